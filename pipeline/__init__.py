@@ -1,0 +1,1 @@
+"""Environmental sound classification, from recordings to a registered model."""

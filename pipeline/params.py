@@ -1,0 +1,308 @@
+"""``params.yaml``, read once into strict, frozen models.
+
+Every key is checked: an unknown one, one of the wrong type or one out of range is a
+:class:`~pipeline.errors.UserError` that names it.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from pipeline import paths
+from pipeline.errors import UserError
+
+DatasetName = Literal["foley", "esc10", "esc50", "urbansound8k", "folder"]
+FeatureKind = Literal["logmel", "mfcc", "stft"]
+Network = Literal["cnn", "fcn"]
+
+
+class Section(BaseModel):
+    """A section of ``params.yaml``: typed, without unknown keys, immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class FoleyParams(Section):
+    """The embedded, generated dataset."""
+
+    seed: int = Field(ge=0, description="generates the same bytes on every machine")
+    folds: int = Field(ge=3, le=10)
+    recordings: int = Field(ge=1, description="recordings of a class in a fold")
+    slices: int = Field(ge=1, le=10, description="clips cut from a recording, at most")
+
+
+class FolderParams(Section):
+    """One's own recordings: one sub-folder a label."""
+
+    folds: int = Field(ge=3, description="folds to make where the folder names none")
+    pattern: str | None = Field(
+        description="regular expression on the path inside the folder, with the named groups"
+        " `recording` and, or, `fold`"
+    )
+
+
+class DatasetParams(Section):
+    """Which clips, and where from."""
+
+    name: DatasetName
+    source: str | None = Field(description="folder, archive or URL to read instead of the default")
+    sha256: str | None = Field(
+        pattern="^[0-9a-f]{64}$", description="of the archive at `source`; null: not checked"
+    )
+    max_rejected: float = Field(ge=0, le=1, description="share of clips that may be unusable")
+    foley: FoleyParams
+    folder: FolderParams
+
+
+class SpectrumParams(Section):
+    """Short-time Fourier transform with a Hann window, frames centred."""
+
+    n_fft: int = Field(ge=64, le=16384, description="samples; window length too")
+    hop_length: int = Field(ge=16, description="samples")
+
+    @model_validator(mode="after")
+    def _frames_touch(self) -> Self:
+        if self.hop_length > self.n_fft:
+            raise ValueError("hop_length must not be larger than n_fft")
+        return self
+
+
+class StftParams(SpectrumParams):
+    """Power spectrum in decibels."""
+
+    top_db: float = Field(gt=0, description="dB below the clip's peak where values are cut")
+
+
+class MelParams(StftParams):
+    """Mel power spectrum in decibels."""
+
+    n_mels: int = Field(ge=8, le=512)
+    fmin: float = Field(ge=0, description="Hz")
+    fmax: float | None = Field(gt=0, description="Hz; null: half the sample rate")
+
+
+class MfccParams(MelParams):
+    """Cepstral coefficients of the mel spectrum, with their derivatives."""
+
+    n_mfcc: int = Field(ge=2)
+    derivatives: int = Field(ge=0, le=2, description="orders appended: 0, 1 or 2")
+
+    @model_validator(mode="after")
+    def _enough_bands(self) -> Self:
+        if self.n_mfcc > self.n_mels:
+            raise ValueError("n_mfcc must not be larger than n_mels")
+        return self
+
+
+class FeatureParams(Section):
+    """Waveform to feature array."""
+
+    kind: FeatureKind
+    sample_rate: int = Field(ge=4000, le=192000, description="Hz that clips are resampled to")
+    seconds: float | None = Field(
+        gt=0, le=60, description="length of the window; null: the dataset's nominal clip length"
+    )
+    longer: Literal["cut", "split"] = Field(
+        description="clips longer than the window: keep its first part, or make several of it"
+    )
+    standardise: bool = Field(
+        description="each band to zero mean and unit deviation over the training folds"
+    )
+    logmel: MelParams
+    mfcc: MfccParams
+    stft: StftParams
+
+
+class SplitParams(Section):
+    """Which official fold is reported; the next one (cyclically) validates."""
+
+    test_fold: int = Field(ge=1)
+
+
+class TrainParams(Section):
+    """Everything that a training run is told, and so what a search may vary."""
+
+    network: Network
+    seed: int = Field(ge=0)
+    epochs: int = Field(ge=1)
+    patience: int | None = Field(
+        ge=1, description="epochs without a better validation log loss before stopping; null: never"
+    )
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0, le=1)
+    schedule: Literal["constant", "cosine"] = Field(description="cosine: with warm-up over 5 %")
+    weight_decay: float = Field(ge=0, le=1)
+    dropout: float = Field(ge=0, lt=1)
+    label_smoothing: float = Field(ge=0, lt=1)
+
+
+class Range(Section):
+    """An interval to search."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError("low must be smaller than high")
+        if self.log and self.low <= 0:
+            raise ValueError("low must be above 0 on a log scale")
+        return self
+
+
+class Choices(Section):
+    """Values to choose from."""
+
+    choices: Annotated[tuple[str | int | float | bool | None, ...], Field(strict=False)]
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if not self.choices:
+            raise ValueError("choices must not be empty")
+        return self
+
+
+class TuneParams(Section):
+    """The hyper-parameter search."""
+
+    trials: int = Field(ge=1)
+    epochs: int = Field(ge=1, description="of a trial; `train.epochs` is for the final run")
+    seed: int = Field(ge=0)
+    space: dict[str, Range | Choices] = Field(description="keys of `train` and where to search")
+
+
+class EvaluateParams(Section):
+    """The report on the test fold."""
+
+    bootstrap: int = Field(ge=100, description="resamples of the test recordings")
+    confidence: float = Field(gt=0.5, lt=1, description="of the interval")
+    seed: int = Field(ge=0)
+
+
+class RegisterParams(Section):
+    """The model registry."""
+
+    name: str = Field(min_length=1, pattern=r"^[^/:]+$", description="registered model")
+
+
+class Params(Section):
+    """The whole of ``params.yaml``; a section is named after what reads it."""
+
+    dataset: DatasetParams
+    features: FeatureParams
+    split: SplitParams
+    train: TrainParams
+    tune: TuneParams
+    evaluate: EvaluateParams
+    register_: RegisterParams = Field(alias="register")
+
+    @model_validator(mode="after")
+    def _space_is_trainable(self) -> Self:
+        for name, where in self.tune.space.items():
+            if name not in TrainParams.model_fields:
+                raise ValueError(f"tune.space.{name} is not a key of `train`")
+            values = where.choices if isinstance(where, Choices) else (where.low, where.high)
+            for value in values:
+                try:
+                    with_values(self.train, {name: value})
+                except UserError as error:
+                    raise ValueError(f"tune.space.{name} holds {value!r}: {error}") from None
+        return self
+
+
+def with_values(train: TrainParams, values: dict[str, Any]) -> TrainParams:
+    """Training parameters with some of them replaced, checked like ``params.yaml``.
+
+    Parameters
+    ----------
+    train : TrainParams
+        What to start from.
+    values : dict
+        Keys of `train` and their new values; a whole float is taken for an integer key.
+
+    Returns
+    -------
+    TrainParams
+
+    Raises
+    ------
+    UserError
+        When a value is of the wrong type or out of range.
+    """
+    integers = {k for k, f in TrainParams.model_fields.items() if int in _types(f.annotation)}
+    cast = {
+        k: int(v) if k in integers and isinstance(v, float) and v.is_integer() else v
+        for k, v in values.items()
+    }
+    try:
+        return TrainParams.model_validate({**train.model_dump(), **cast})
+    except ValidationError as error:
+        raise UserError(_sentence(error)) from None
+
+
+def load(path: Path = paths.PARAMS) -> Params:
+    """Read and check ``params.yaml``.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    Params
+
+    Raises
+    ------
+    UserError
+        When the file is missing, is not YAML, or holds a wrong key or value.
+    """
+    try:
+        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run this in the repository's root folder.") from None
+    except (MarkedYAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_sentence(error)}") from None
+
+
+def _types(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) or (annotation,)
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first problem of a validation error as one sentence that names the key."""
+    problem = error.errors()[0]
+    keys = [str(k) for k in problem["loc"] if k not in ("Range", "Choices")]
+    name = ".".join(keys)
+    kind = problem["type"]
+    if kind == "missing":
+        return f"{name} is missing."
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(keys[-1], _known_keys(keys[:-1]), n=1)
+        hint = f": did you mean {'.'.join([*keys[:-1], near[0]])}?" if near else "."
+        return f"{name} is not a known key{hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if not name:
+        return f"{message}."
+    return f"{name} is {problem['input']!r}: {message[:1].lower()}{message[1:]}."
+
+
+def _known_keys(parents: list[str]) -> list[str]:
+    model: type[BaseModel] = Params
+    for key in parents:
+        by_alias = {f.alias or k: f for k, f in model.model_fields.items()}
+        annotation = by_alias[key].annotation if key in by_alias else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return [f.alias or k for k, f in model.model_fields.items()]

@@ -1,0 +1,39 @@
+"""Where the stages read and write, relative to the repository's root.
+
+``dvc.yaml`` names the same files; a test holds the two together.
+"""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+
+SOUNDS = Path("sounds")
+"""Where people put their own recordings; the default source of ``folder``."""
+
+DOWNLOADS = Path("data/downloads")
+"""Archives and unpacked archives; not a stage output, so DVC never deletes it."""
+
+AUDIO = Path("data/audio")
+CLIPS = Path("data/clips.csv")
+REJECTED = Path("data/rejected.csv")
+DATASET = Path("data/dataset.json")
+SUMMARY = Path("data/summary.json")
+SUMMARY_PLOT = Path("data/summary.png")
+
+FEATURES = Path("features/features.npy")
+FEATURE_INDEX = Path("features/index.csv")
+FEATURE_SPEC = Path("features/spec.npz")
+
+BEST_PARAMS = Path("models/best_params.json")
+TRIALS = Path("reports/trials.csv")
+MODEL = Path("models/model.keras")
+MODEL_SPEC = Path("models/spec.npz")
+RUN = Path("models/run.json")
+HISTORY = Path("reports/history.csv")
+
+METRICS = Path("reports/metrics.json")
+PREDICTIONS = Path("reports/predictions.csv")
+PER_CLASS = Path("reports/per_class.csv")
+CONFUSION_PLOT = Path("reports/confusion.png")
+LEARNING_CURVES = Path("reports/learning_curves.png")
+REGISTRATION = Path("models/registration.json")
