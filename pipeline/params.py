@@ -235,15 +235,25 @@ def with_values(train: TrainParams, values: dict[str, Any]) -> TrainParams:
     UserError
         When a value is of the wrong type or out of range.
     """
-    integers = {k for k, f in TrainParams.model_fields.items() if int in _types(f.annotation)}
     cast = {
-        k: int(v) if k in integers and isinstance(v, float) and v.is_integer() else v
+        k: int(v)
+        if k in TrainParams.model_fields
+        and is_integer(k)
+        and isinstance(v, float)
+        and v.is_integer()
+        else v
         for k, v in values.items()
     }
     try:
         return TrainParams.model_validate({**train.model_dump(), **cast})
     except ValidationError as error:
         raise UserError(_sentence(error)) from None
+
+
+def is_integer(name: str) -> bool:
+    """Whether the key `name` of ``train`` takes whole numbers."""
+    annotation = TrainParams.model_fields[name].annotation
+    return int in (get_args(annotation) or (annotation,))
 
 
 def load(path: Path = paths.PARAMS) -> Params:
@@ -273,10 +283,6 @@ def load(path: Path = paths.PARAMS) -> Params:
         return Params.model_validate(values)
     except ValidationError as error:
         raise UserError(f"{path}: {_sentence(error)}") from None
-
-
-def _types(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) or (annotation,)
 
 
 def _sentence(error: ValidationError) -> str:

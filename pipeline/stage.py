@@ -1,11 +1,12 @@
 """What all stages share: how one starts, how it ends, and how it fails."""
 
 import logging
-import os
 import sys
 import time
 import warnings
 from collections.abc import Callable
+
+from pipeline.errors import UserError
 
 
 def run(name: str, main: Callable[[], str]) -> None:
@@ -18,8 +19,6 @@ def run(name: str, main: Callable[[], str]) -> None:
     main : callable
         Does the work and returns the line that says what it did.
     """
-    from pipeline.errors import UserError
-
     quiet()
     started = time.monotonic()
     try:
@@ -32,14 +31,8 @@ def run(name: str, main: Callable[[], str]) -> None:
 
 
 def quiet() -> None:
-    """Silence start-up chatter of libraries; warnings that matter are shown once.
-
-    Has to be called before TensorFlow is imported.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    """Show what a user can act on: no deprecations inside libraries, no database migrations."""
+    for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
+        warnings.filterwarnings("ignore", category=category)
+    for name in ("alembic", "mlflow", "absl"):
+        logging.getLogger(name).setLevel(logging.WARNING)

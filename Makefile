@@ -1,0 +1,52 @@
+# Everything that Make does is also a plain command; the README shows them.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
+
+.DEFAULT_GOAL := help
+.PHONY: help run ui test lint format lock bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(BIN)/.installed ## run the pipeline (dvc repro) and print what came out
+	@dvc repro
+	@python -m pipeline.summary
+
+ui: $(BIN)/.installed ## open the MLflow UI on http://127.0.0.1:5000
+	mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI) --host 127.0.0.1 --port 5000
+
+test: $(BIN)/.installed ## run all tests
+	pytest
+
+lint: $(BIN)/.installed ## check style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: $(BIN)/.installed ## put the code into shape
+	ruff check --fix .
+	ruff format .
+
+bench: $(BIN)/.installed ## measure the figures in the README again
+	python -m bench.featurize
+
+lock: $(BIN)/.installed ## resolve pyproject.toml into requirements.lock
+	uv pip compile --universal --fork-strategy fewest --generate-hashes --python-version 3.11 \
+		--extra cpu --extra dev --custom-compile-command 'make lock' \
+		--quiet pyproject.toml --output-file requirements.lock
+
+clean: ## remove the environment and every output; your sounds stay
+	rm -rf .venv data features models reports mlruns mlflow.db* optuna.db* .dvc/cache .dvc/tmp
+
+# The installer comes from the lock file too, checked against its hash.
+$(BIN)/.installed: requirements.lock
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); \
+		ok or sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is %d.%d: make PYTHON=python3.12" % sys.version_info[:2])'
+	@echo "installing into .venv: a minute or two, once"
+	@rm -rf .venv && $(PYTHON) -m venv .venv
+	@awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.txt
+	@$(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	@touch $@

@@ -1,0 +1,168 @@
+"""Stage ``evaluate``: the trained network on the test fold, which nothing before has seen."""
+
+import json
+
+import keras
+import numpy as np
+import pandas as pd
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from pipeline import fit, params, paths, plots, runs, split, stage, tracking
+from pipeline.features import FeatureSpec
+from pipeline.featurize import read as read_features
+from pipeline.params import EvaluateParams
+
+
+def main() -> str:
+    """Predict the test clips, write figures and pictures, add them to the training run.
+
+    Returns
+    -------
+    str
+        The stage's closing line.
+    """
+    settings = params.load()
+    card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
+    labels = card["labels"]
+    record = runs.read()
+    featurized = read_features()
+    folds = split.by_fold(featurized.index, int(record.tags["split.test_fold"]))
+    network = keras.saving.load_model(paths.MODEL)
+    spec = FeatureSpec.load(paths.MODEL_SPEC)
+
+    probabilities = network.predict(
+        fit.network_input(featurized.array[folds.test], spec), batch_size=64, verbose=0
+    )
+    predictions = by_clip(featurized.index.iloc[folds.test], probabilities, labels)
+    figures = metrics(predictions, labels, settings.evaluate)
+    classes = per_class(predictions, labels)
+
+    predictions.to_csv(paths.PREDICTIONS, index=False, float_format="%.6f")
+    classes.to_csv(paths.PER_CLASS, index=False, float_format="%.6f")
+    paths.METRICS.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    matrix = confusion_matrix(predictions["label"], predictions["predicted"], labels=labels)
+    title = f"Test fold {folds.test_fold}: {figures['accuracy']:.1%} of {len(predictions)} clips"
+    plots.save(plots.confusion(matrix, labels, title), paths.CONFUSION_PLOT)
+    history = pd.read_csv(paths.HISTORY)
+    plots.save(plots.learning_curves(history, fit.BEST), paths.LEARNING_CURVES)
+    plots.save(plots.per_class(classes), paths.PER_CLASS_PLOT)
+
+    client = tracking.connect()
+    runs.log_evaluation(client, runs.ensure(client, record))
+    return (
+        f"accuracy {figures['accuracy']:.1%} on {len(predictions)} clips of test fold"
+        f" {folds.test_fold} ({settings.evaluate.confidence:.0%} interval"
+        f" {figures['accuracy_low']:.1%} to {figures['accuracy_high']:.1%}),"
+        f" macro F1 {figures['macro_f1']:.3f}"
+    )
+
+
+def by_clip(index: pd.DataFrame, probabilities: np.ndarray, labels: list[str]) -> pd.DataFrame:
+    """Average the windows of every clip and name the most probable label.
+
+    Parameters
+    ----------
+    index : DataFrame
+        A row a window: ``path``, ``label``, ``fold``, ``recording``.
+    probabilities : (rows, classes)
+    labels : list of str
+
+    Returns
+    -------
+    DataFrame
+        A row a clip: ``path``, ``label``, ``fold``, ``recording``, ``predicted``, and the
+        probability of every label in a column ``p_<label>``.
+    """
+    columns = [f"p_{label}" for label in labels]
+    windows = pd.DataFrame(probabilities, columns=columns, index=index.index)
+    keys = ["path", "label", "fold", "recording"]
+    clips = pd.concat([index[keys], windows], axis=1).groupby(keys, sort=True).mean().reset_index()
+    most_probable = clips[columns].to_numpy().argmax(axis=1)
+    clips.insert(len(keys), "predicted", [labels[i] for i in most_probable])
+    return clips
+
+
+def metrics(
+    predictions: pd.DataFrame, labels: list[str], settings: EvaluateParams
+) -> dict[str, float]:
+    """Figures of a set of predictions.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        As :func:`by_clip` makes it.
+    labels : list of str
+    settings : EvaluateParams
+
+    Returns
+    -------
+    dict
+        ``accuracy`` with the bounds of its interval, ``macro_f1`` over the labels that occur,
+        ``log_loss`` in nats, and the number of ``clips`` and ``recordings``.
+    """
+    right = (predictions["label"] == predictions["predicted"]).to_numpy()
+    low, high = interval(right, predictions["recording"].to_numpy(), settings)
+    codes = predictions["label"].map({label: i for i, label in enumerate(labels)}).to_numpy()
+    columns = [f"p_{label}" for label in labels]
+    of_truth = predictions[columns].to_numpy()[np.arange(len(codes)), codes]
+    classes = per_class(predictions, labels)
+    return {
+        "accuracy": float(right.mean()),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "macro_f1": float(classes.loc[classes["clips"] > 0, "f1"].mean()),
+        "log_loss": float(-np.log(np.maximum(of_truth, 1e-7)).mean()),
+        "clips": len(predictions),
+        "recordings": int(predictions["recording"].nunique()),
+    }
+
+
+def interval(
+    right: np.ndarray, recordings: np.ndarray, settings: EvaluateParams
+) -> tuple[float, float]:
+    """Bootstrap interval of the accuracy, resampling recordings.
+
+    Clips of one recording are alike, so they are drawn together: drawing them one by one would
+    claim a narrower interval than the data supports (cluster bootstrap; Field and Welsh 2007).
+
+    Parameters
+    ----------
+    right : (clips,) bool
+    recordings : (clips,)
+    settings : EvaluateParams
+
+    Returns
+    -------
+    low, high : float
+        Percentiles of the resampled accuracies.
+    """
+    _, codes = np.unique(recordings, return_inverse=True)
+    clips = np.bincount(codes).astype(float)
+    hits = np.bincount(codes, weights=right)
+    rng = np.random.default_rng(settings.seed)
+    drawn = rng.integers(len(clips), size=(settings.bootstrap, len(clips)))
+    accuracies = hits[drawn].sum(axis=1) / clips[drawn].sum(axis=1)
+    tail = (1 - settings.confidence) / 2
+    low, high = np.quantile(accuracies, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def per_class(predictions: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
+    """Precision, recall and F1 of every label.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``label``, ``precision``, ``recall``, ``f1``, ``clips``; a figure that would
+        divide by zero is 0.
+    """
+    precision, recall, f1, clips = precision_recall_fscore_support(
+        predictions["label"], predictions["predicted"], labels=labels, zero_division=0.0
+    )
+    return pd.DataFrame(
+        {"label": labels, "precision": precision, "recall": recall, "f1": f1, "clips": clips}
+    )
+
+
+if __name__ == "__main__":
+    stage.run("evaluate", main)

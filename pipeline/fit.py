@@ -1,0 +1,199 @@
+"""One training run: features and parameters in, the best epoch's model and its history out."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from pipeline import features, model
+from pipeline.features import FeatureSpec
+from pipeline.params import TrainParams
+from pipeline.split import Split
+
+BEST = "val_log_loss"
+"""What chooses epoch and trial. Accuracy moves in steps of one clip in a fold; this does not."""
+
+WARM_UP = 0.05
+"""Share of the steps over which a cosine schedule rises to its full learning rate."""
+
+Example = tuple[np.ndarray, np.ndarray]
+"""Features (n, bands, frames, 1) float32 and one-hot targets (n, classes) float32."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a network is trained on, and what chooses its epoch; the test fold is not in it."""
+
+    train: Example
+    validation: Example
+    spec: FeatureSpec
+    """With the statistics of the training folds."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network with the weights of its best epoch."""
+
+    model: keras.Model
+    history: pd.DataFrame
+    """A row an epoch: ``epoch`` from 1, and the losses and accuracies of both sides."""
+
+    @property
+    def best(self) -> pd.Series:
+        """The history's row of the epoch whose weights the model has."""
+        return self.history.loc[self.history[BEST].idxmin()]
+
+
+def prepare(
+    array: np.ndarray, index: pd.DataFrame, spec: FeatureSpec, split: Split, labels: list[str]
+) -> Data:
+    """Normalise features by the training folds' statistics and encode labels.
+
+    Parameters
+    ----------
+    array : (rows, bands, frames) float32
+        As featurized, not normalised.
+    index : DataFrame
+        Row i describes ``array[i]``; column ``label``.
+    spec : FeatureSpec
+    split : Split
+    labels : list of str
+        In the order of the network's outputs.
+
+    Returns
+    -------
+    Data
+    """
+    if spec.standardise:
+        spec = spec.with_statistics(*features.statistics(array[split.train]))
+    codes = index["label"].map({label: i for i, label in enumerate(labels)}).to_numpy()
+    targets = np.eye(len(labels), dtype=np.float32)[codes]
+
+    def example(rows: np.ndarray) -> Example:
+        return network_input(array[rows], spec), targets[rows]
+
+    return Data(example(split.train), example(split.validation), spec)
+
+
+def network_input(array: np.ndarray, spec: FeatureSpec) -> np.ndarray:
+    """Features as the networks take them.
+
+    Parameters
+    ----------
+    array : (n, bands, frames) float32
+        As :func:`pipeline.features.extract` makes them.
+    spec : FeatureSpec
+        With statistics, where it standardises.
+
+    Returns
+    -------
+    (n, bands, frames, 1) float32
+    """
+    return features.normalise(array, spec)[..., np.newaxis]
+
+
+def fit(
+    data: Data,
+    params: TrainParams,
+    name: str,
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+) -> Fitted:
+    """Train one network; the same arguments on the same machine give the same weights.
+
+    Parameters
+    ----------
+    data : Data
+    params : TrainParams
+    name : str
+        Stands at the progress bar.
+    on_epoch : callable, optional
+        Called with the epoch (from 1) and its metrics; what it raises ends the training.
+
+    Returns
+    -------
+    Fitted
+        The weights are those of the epoch with the least validation log loss.
+
+    Raises
+    ------
+    UserError
+        When the features are too small for the network, or the loss stops being a number.
+    """
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(params.seed)
+    _deterministic()
+    inputs, targets = data.train
+    network = model.build(params, inputs.shape[1:3], targets.shape[1])
+    steps = params.epochs * math.ceil(len(inputs) / params.batch_size)
+    network.compile(
+        optimizer=keras.optimizers.AdamW(
+            _learning_rate(params, steps), weight_decay=params.weight_decay
+        ),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=params.label_smoothing),
+        metrics=["accuracy", keras.metrics.CategoricalCrossentropy(name="log_loss")],
+    )
+    progress = _Progress(name, params.epochs, on_epoch)
+    best = keras.callbacks.EarlyStopping(
+        monitor=BEST,
+        mode="min",
+        patience=params.patience or params.epochs,
+        restore_best_weights=True,
+    )
+    try:
+        network.fit(
+            inputs,
+            targets,
+            validation_data=data.validation,
+            epochs=params.epochs,
+            batch_size=params.batch_size,
+            callbacks=[progress, best],
+            verbose=0,
+        )
+    finally:
+        progress.bar.close()
+    return Fitted(network, pd.DataFrame(progress.rows))
+
+
+class _Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
+    """Keeps the history, shows a bar, and tells the caller of every epoch."""
+
+    def __init__(
+        self, name: str, epochs: int, on_epoch: Callable[[int, dict[str, float]], None] | None
+    ) -> None:
+        super().__init__()
+        self.bar = tqdm(total=epochs, desc=name, unit="epoch", leave=False, disable=None)
+        self.rows: list[dict[str, float]] = []
+        self._on_epoch = on_epoch
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        metrics = {key: float(value) for key, value in (logs or {}).items()}
+        self.rows.append({"epoch": epoch + 1, **metrics})
+        self.bar.set_postfix_str(f"validation accuracy {metrics['val_accuracy']:.3f}")
+        self.bar.update()
+        if self._on_epoch:
+            self._on_epoch(epoch + 1, metrics)
+
+
+def _learning_rate(
+    params: TrainParams, steps: int
+) -> float | keras.optimizers.schedules.CosineDecay:
+    if params.schedule == "constant":
+        return params.learning_rate
+    warm_up = max(1, round(WARM_UP * steps))
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=params.learning_rate / warm_up,
+        decay_steps=max(1, steps - warm_up),
+        warmup_target=params.learning_rate,
+        warmup_steps=warm_up,
+    )
+
+
+def _deterministic() -> None:
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()

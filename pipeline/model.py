@@ -1,0 +1,109 @@
+"""The networks: feature arrays in, class probabilities out, in backend-neutral Keras 3."""
+
+import keras
+from keras import layers
+
+from pipeline.errors import UserError
+from pipeline.params import TrainParams
+
+
+def build(params: TrainParams, shape: tuple[int, int], classes: int) -> keras.Model:
+    """Build the network that `params` names, not yet compiled.
+
+    Parameters
+    ----------
+    params : TrainParams
+        Of which ``network`` and ``dropout`` are read.
+    shape : (bands, frames)
+        Of one feature array.
+    classes : int
+        Number of labels.
+
+    Returns
+    -------
+    keras.Model
+        (batch, bands, frames, 1) float32 -> (batch, classes) float32 probabilities.
+
+    Raises
+    ------
+    UserError
+        When the feature array is too small for the network.
+    """
+    networks = {"cnn": cnn, "fcn": fcn}
+    try:
+        return networks[params.network](shape, classes, params.dropout)
+    except ValueError as error:
+        raise UserError(
+            f"train.network {params.network} needs larger features than {shape[0]} bands x"
+            f" {shape[1]} frames: raise features.seconds or the number of bands."
+        ) from error
+
+
+def cnn(shape: tuple[int, int], classes: int, dropout: float) -> keras.Model:
+    """Build our small convolutional network for spectrograms.
+
+    Four convolutions with batch normalisation, each but the first after a max-pooling, then the
+    average and the maximum over time and frequency side by side: the average hears steady
+    sounds, the maximum short events.
+
+    Parameters
+    ----------
+    shape : (bands, frames)
+    classes : int
+    dropout : float
+        Share of pooled features dropped in training.
+
+    Returns
+    -------
+    keras.Model
+        With 100,698 parameters for ten classes.
+    """
+    inputs = keras.Input((*shape, 1), name="features")
+    x = _convolution(inputs, 16, kernel=5, stride=2)
+    for filters in (32, 64, 128):
+        x = layers.MaxPooling2D(2, padding="same")(x)
+        x = _convolution(x, filters, kernel=3)
+    x = layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
+    x = layers.Dropout(dropout)(x)
+    return keras.Model(
+        inputs, layers.Dense(classes, activation="softmax", name="probabilities")(x), name="cnn"
+    )
+
+
+def fcn(shape: tuple[int, int], classes: int, dropout: float) -> keras.Model:
+    """Build the ancestor's fully convolutional network, the baseline to beat.
+
+    Four unpadded 2 x 4 convolutions of 16, 32, 64 and 128 filters, max-pooling 2 x 3, 2 x 2 and
+    2 x 2 between them, global average pooling, dropout.
+
+    Parameters
+    ----------
+    shape : (bands, frames)
+        Its own are 39 x 174: 13 MFCCs with two derivatives over four seconds.
+    classes : int
+    dropout : float
+        0.5 in the original.
+
+    Returns
+    -------
+    keras.Model
+        With 87,674 parameters for ten classes, whatever the shape.
+    """
+    inputs = keras.Input((*shape, 1), name="features")
+    x = layers.Conv2D(16, (2, 4), activation="relu")(inputs)
+    for filters, pool in ((32, (2, 3)), (64, (2, 2)), (128, (2, 2))):
+        x = layers.MaxPooling2D(pool)(x)
+        x = layers.Conv2D(filters, (2, 4), activation="relu")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dropout(dropout)(x)
+    return keras.Model(
+        inputs, layers.Dense(classes, activation="softmax", name="probabilities")(x), name="fcn"
+    )
+
+
+def _convolution(
+    x: keras.KerasTensor, filters: int, kernel: int, stride: int = 1
+) -> keras.KerasTensor:
+    # The normalisation has its own offset, so the convolution needs no bias.
+    x = layers.Conv2D(filters, kernel, strides=stride, padding="same", use_bias=False)(x)
+    return layers.ReLU()(layers.BatchNormalization()(x))

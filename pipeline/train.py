@@ -1,0 +1,109 @@
+"""Stage ``train``: the network with the best parameters of the search, and its run on record."""
+
+import hashlib
+import json
+import time
+
+import keras
+import mlflow
+import numpy as np
+import pandas as pd
+
+from pipeline import features, fit, params, paths, runs, split, stage, tracking
+from pipeline.featurize import read as read_features
+
+
+def main() -> str:
+    """Train, keep the best epoch on the validation fold, log the run.
+
+    Returns
+    -------
+    str
+        The stage's closing line.
+    """
+    settings = params.load()
+    best = json.loads(paths.BEST_PARAMS.read_text(encoding="utf-8"))
+    chosen = params.with_values(settings.train, best["params"])
+    card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
+    featurized = read_features()
+    folds = split.by_fold(featurized.index, settings.split.test_fold)
+    data = fit.prepare(featurized.array, featurized.index, featurized.spec, folds, card["labels"])
+
+    client = tracking.connect()
+    experiment_id = tracking.experiment(client, card["name"])
+    tracking.close_dead_runs(client, experiment_id)
+    name = f"train {chosen.network} on {card['name']}"
+    tags = {
+        tracking.STAGE: "train",
+        "dataset.name": card["name"],
+        "dataset.sha256": card["sha256"],
+        "split.test_fold": str(folds.test_fold),
+        "split.validation_fold": str(folds.validation_fold),
+        "split.train_folds": ",".join(map(str, folds.train_folds)),
+        "tune.study": best["study"],
+        "tune.trial": str(best["trial"]),
+        "tune.run_id": best["run_id"],
+        **tracking.lineage(),
+    }
+    logged = tracking.flatten(
+        {
+            "features": features.settings(data.spec),
+            "split": settings.split.model_dump(),
+            "train": chosen.model_dump(),
+        }
+    )
+    with tracking.run(experiment_id, name, tags) as run_id:
+        mlflow.log_params(logged)
+        started = time.monotonic()
+        fitted = fit.fit(
+            data, chosen, "train", lambda epoch, metrics: mlflow.log_metrics(metrics, step=epoch)
+        )
+        seconds = time.monotonic() - started
+        metrics = {
+            "best_epoch": float(fitted.best["epoch"]),
+            "best_val_accuracy": float(fitted.best["val_accuracy"]),
+            "best_val_log_loss": float(fitted.best["val_log_loss"]),
+            "parameters": float(fitted.model.count_params()),
+            "train_seconds": seconds,
+        }
+        for folder in (paths.MODEL.parent, paths.HISTORY.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        fitted.model.save(paths.MODEL)
+        data.spec.save(paths.MODEL_SPEC)
+        fitted.history.to_csv(paths.HISTORY, index=False)
+        tags[runs.FINGERPRINT] = fingerprint(fitted.model)
+        record = runs.Record(run_id, card["name"], name, logged, metrics, tags)
+        runs.log_outputs(record, fitted.model)
+        record.write()
+    return _line(fitted.history, fitted.best, seconds)
+
+
+def fingerprint(network: keras.Model) -> str:
+    """Hash a model's weights and its feature spec as saved.
+
+    The saved model would not do: its archive holds the time at which it was written.
+
+    Parameters
+    ----------
+    network : keras.Model
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal.
+    """
+    digest = hashlib.sha256(tracking.sha256(paths.MODEL_SPEC).encode())
+    for weights in network.get_weights():
+        digest.update(np.ascontiguousarray(weights).tobytes())
+    return digest.hexdigest()
+
+
+def _line(history: pd.DataFrame, best: pd.Series, seconds: float) -> str:
+    return (
+        f"{len(history)} epochs in {seconds:.0f} s; best is epoch {best['epoch']:.0f} with"
+        f" validation accuracy {best['val_accuracy']:.1%}"
+    )
+
+
+if __name__ == "__main__":
+    stage.run("train", main)
