@@ -104,6 +104,7 @@ def fcn(shape: tuple[int, int], classes: int, dropout: float) -> keras.Model:
 def _convolution(
     x: keras.KerasTensor, filters: int, kernel: int, stride: int = 1
 ) -> keras.KerasTensor:
-    # The normalisation has its own offset, so the convolution needs no bias.
+    # The normalisation has its own offset, so the convolution needs no bias. Its averages follow
+    # in tens of steps, not hundreds: a small dataset has few.
     x = layers.Conv2D(filters, kernel, strides=stride, padding="same", use_bias=False)(x)
-    return layers.ReLU()(layers.BatchNormalization()(x))
+    return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))

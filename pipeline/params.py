@@ -8,9 +8,17 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import YAMLError
 
 from pipeline import paths
 from pipeline.errors import UserError
@@ -168,13 +176,24 @@ class Choices(Section):
         return self
 
 
+def _range_or_choices(where: Any) -> str:
+    chosen = isinstance(where, Choices) or (isinstance(where, dict) and "choices" in where)
+    return "choices" if chosen else "range"
+
+
 class TuneParams(Section):
     """The hyper-parameter search."""
 
     trials: int = Field(ge=1)
     epochs: int = Field(ge=1, description="of a trial; `train.epochs` is for the final run")
     seed: int = Field(ge=0)
-    space: dict[str, Range | Choices] = Field(description="keys of `train` and where to search")
+    space: dict[
+        str,
+        Annotated[
+            Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")],
+            Discriminator(_range_or_choices),
+        ],
+    ] = Field(description="keys of `train` and where to search")
 
 
 class EvaluateParams(Section):
@@ -277,7 +296,7 @@ def load(path: Path = paths.PARAMS) -> Params:
         values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run this in the repository's root folder.") from None
-    except (MarkedYAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     try:
         return Params.model_validate(values)
@@ -286,9 +305,9 @@ def load(path: Path = paths.PARAMS) -> Params:
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first problem of a validation error as one sentence that names the key."""
+    """Put the first problem into one sentence that names the key."""
     problem = error.errors()[0]
-    keys = [str(k) for k in problem["loc"] if k not in ("Range", "Choices")]
+    keys = [str(k) for k in problem["loc"] if k not in ("range", "choices")]
     name = ".".join(keys)
     kind = problem["type"]
     if kind == "missing":
@@ -297,7 +316,7 @@ def _sentence(error: ValidationError) -> str:
         near = difflib.get_close_matches(keys[-1], _known_keys(keys[:-1]), n=1)
         hint = f": did you mean {'.'.join([*keys[:-1], near[0]])}?" if near else "."
         return f"{name} is not a known key{hint}"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").split(" or instance of ")[0]
     if not name:
         return f"{message}."
     return f"{name} is {problem['input']!r}: {message[:1].lower()}{message[1:]}."

@@ -38,3 +38,10 @@ PER_CLASS_PLOT = Path("reports/per_class.png")
 CONFUSION_PLOT = Path("reports/confusion.png")
 LEARNING_CURVES = Path("reports/learning_curves.png")
 REGISTRATION = Path("models/registration.json")
+
+OUTPUTS = {value for value in list(vars().values()) if isinstance(value, Path)} - {
+    PARAMS,
+    SOUNDS,
+    DOWNLOADS,
+}
+"""What the stages write, so what is missing where one has not run."""

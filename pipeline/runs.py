@@ -6,6 +6,7 @@ needs the run asks :func:`ensure` for it.
 """
 
 import json
+import warnings
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -108,25 +109,33 @@ def log_training(record: Record, network: "keras.Model") -> None:
     network : keras.Model
         Logged as ``model``, with signature and input example.
     """
+    import keras
+
     mlflow.log_metrics(record.metrics)
     for file in (paths.MODEL_SPEC, paths.HISTORY, paths.PARAMS):
         mlflow.log_artifact(str(file))
     clips = pd.read_csv(paths.CLIPS)
     for context, folds in (("training", "train_folds"), ("validation", "validation_fold")):
         wanted = [int(fold) for fold in record.tags[f"split.{folds}"].split(",")]
-        dataset = mlflow.data.from_pandas(
-            clips[clips["fold"].isin(wanted)],
-            source=str(paths.CLIPS),
-            targets="label",
-            name=record.tags["dataset.name"],
-        )
-        mlflow.log_input(dataset, context=context)
+        with warnings.catch_warnings():
+            # on what a schema could be for a file with gaps; ours has none
+            warnings.simplefilter("ignore", UserWarning)
+            dataset = mlflow.data.from_pandas(
+                clips[clips["fold"].isin(wanted)],
+                source=str(paths.CLIPS),
+                targets="label",
+                name=record.tags["dataset.name"],
+            )
+            mlflow.log_input(dataset, context=context)
+    keras.utils.disable_interactive_logging()  # MLflow tries the example, with a bar of its own
     example = np.zeros((1, *network.input_shape[1:]), np.float32)
-    mlflow.keras.log_model(
+    mlflow.tensorflow.log_model(
         network,
         name="model",
         signature=infer_signature(example, network.predict(example, verbose=0)),
         input_example=example,
+        # with these the version needs nothing else to answer for a waveform
+        extra_files=[str(paths.MODEL_SPEC), str(paths.DATASET)],
         # Stated, for finding them out takes MLflow a second process and half a minute.
         pip_requirements=[
             f"{library}=={version(library)}" for library in ("keras", "mlflow", "numpy")

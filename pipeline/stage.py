@@ -5,7 +5,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
+from pipeline import paths
 from pipeline.errors import UserError
 
 
@@ -25,6 +27,10 @@ def run(name: str, main: Callable[[], str]) -> None:
         line = main()
     except UserError as error:
         sys.exit(f"{name}: error: {error}")
+    except FileNotFoundError as error:
+        if error.filename is None or Path(error.filename) not in paths.OUTPUTS:
+            raise
+        sys.exit(f"{name}: error: {error.filename} is missing: run `dvc repro` to make it.")
     except KeyboardInterrupt:
         sys.exit(f"{name}: stopped; start it again to go on from here.")
     print(f"{name}: {line} [{time.monotonic() - started:.1f} s]", flush=True)

@@ -9,7 +9,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from pipeline import features, fit, params, paths, runs, split, stage, tracking
+from pipeline import fit, params, paths, runs, split, stage, tracking
 from pipeline.featurize import read as read_features
 
 
@@ -47,7 +47,7 @@ def main() -> str:
     }
     logged = tracking.flatten(
         {
-            "features": features.settings(data.spec),
+            "features": data.spec.to_dict(),
             "split": settings.split.model_dump(),
             "train": chosen.model_dump(),
         }
@@ -73,7 +73,7 @@ def main() -> str:
         fitted.history.to_csv(paths.HISTORY, index=False)
         tags[runs.FINGERPRINT] = fingerprint(fitted.model)
         record = runs.Record(run_id, card["name"], name, logged, metrics, tags)
-        runs.log_outputs(record, fitted.model)
+        runs.log_training(record, fitted.model)
         record.write()
     return _line(fitted.history, fitted.best, seconds)
 

@@ -1,0 +1,142 @@
+"""What a trained network has to do, whatever its accuracy on a dataset."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from pipeline import features, fit, params
+from pipeline.features import FeatureSpec
+from pipeline.split import Split, by_fold
+
+RATE = 22050
+LABELS = ["hiss", "hum", "whistle"]
+SETTINGS = params.load(Path(__file__).parents[2] / "params.yaml")
+SPEC = features.make_spec(SETTINGS.features.model_copy(update={"seconds": 1.0}), 1.0)
+TRAIN = params.with_values(SETTINGS.train, {"epochs": 12, "batch_size": 8})
+
+Wave = NDArray[np.float32]
+
+
+def sound(label: str, rng: np.random.Generator) -> Wave:
+    """A second of a sound that nobody would mistake for one of the other two."""
+    time = np.arange(RATE) / RATE
+    noise = rng.normal(size=RATE)
+    if label == "hiss":
+        wave = noise
+    else:
+        pitch = rng.uniform(80, 120) if label == "hum" else rng.uniform(2500, 3500)
+        wave = np.sin(2 * np.pi * pitch * time) + 0.05 * noise
+    return (wave / np.abs(wave).max() * rng.uniform(0.1, 1)).astype(np.float32)
+
+
+def extract(wave: Wave) -> Wave:
+    return features.extract(features.windows(wave, SPEC)[0], SPEC)
+
+
+def dataset(seed: int = 0) -> tuple[Wave, pd.DataFrame, Split]:
+    rng = np.random.default_rng(seed)
+    rows = [(label, fold) for fold in (1, 2, 3) for label in LABELS for _ in range(8)]
+    index = pd.DataFrame(rows, columns=["label", "fold"])
+    index["recording"] = [str(i) for i in range(len(index))]
+    array = np.stack([extract(sound(label, rng)) for label, _ in rows])
+    return array, index, by_fold(index, test_fold=1)
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[fit.Fitted, FeatureSpec]:
+    array, index, split = dataset()
+    data = fit.prepare(array, index, SPEC, split, LABELS)
+    return fit.fit(data, TRAIN, "test"), data.spec
+
+
+def probabilities(trained: tuple[fit.Fitted, FeatureSpec], wave: Wave) -> Wave:
+    fitted, spec = trained
+    out = fitted.model.predict(fit.network_input(extract(wave)[np.newaxis], spec), verbose=0)
+    return np.asarray(out[0])
+
+
+def test_sounds_that_nobody_mistakes_are_told_apart(
+    trained: tuple[fit.Fitted, FeatureSpec],
+) -> None:
+    rng = np.random.default_rng(99)
+    for label in LABELS * 5:
+        assert LABELS[probabilities(trained, sound(label, rng)).argmax()] == label
+
+
+@pytest.mark.parametrize("gain", [0.01, 0.3, 30.0])
+def test_loudness_changes_nothing(trained: tuple[fit.Fitted, FeatureSpec], gain: float) -> None:
+    for label in LABELS:
+        wave = sound(label, np.random.default_rng(5))
+        louder = (wave * gain).astype(np.float32)
+        np.testing.assert_allclose(
+            probabilities(trained, louder), probabilities(trained, wave), atol=1e-3
+        )
+
+
+def test_starting_later_does_not_change_the_label(
+    trained: tuple[fit.Fitted, FeatureSpec],
+) -> None:
+    for label in LABELS:
+        wave = sound(label, np.random.default_rng(6))
+        assert LABELS[probabilities(trained, np.roll(wave, RATE // 3)).argmax()] == label
+
+
+def test_more_hiss_in_a_hum_is_more_hiss(trained: tuple[fit.Fitted, FeatureSpec]) -> None:
+    rng = np.random.default_rng(7)
+    hum, hiss = sound("hum", rng), sound("hiss", rng)
+    hum, hiss = hum / np.abs(hum).max(), hiss / np.abs(hiss).max()
+    share = [probabilities(trained, hum + amount * hiss)[0] for amount in (0.0, 0.3, 3.0)]
+    assert share[0] < 0.5 < share[-1]
+    assert share == sorted(share)
+
+
+def misleading() -> fit.Data:
+    """Data whose validation labels are wrong: the more is learned, the worse it gets there."""
+    array, index, split = dataset()
+    others = dict(zip(LABELS, LABELS[1:] + LABELS[:1], strict=True))
+    index.loc[split.validation, "label"] = index.loc[split.validation, "label"].map(others)
+    return fit.prepare(array, index, SPEC, split, LABELS)
+
+
+def test_the_best_epoch_is_kept_and_not_the_last() -> None:
+    data = misleading()
+    fitted = fit.fit(data, TRAIN, "test")
+    losses = fitted.history["val_log_loss"]
+    assert losses.idxmin() < len(losses) - 1
+    inputs, targets = data.validation
+    of_truth = (fitted.model.predict(inputs, verbose=0) * targets).sum(axis=1)
+    kept = -np.log(np.maximum(of_truth, 1e-7)).mean()
+    assert kept == pytest.approx(losses.min(), rel=1e-2)
+
+
+def test_nothing_of_the_test_fold_reaches_training() -> None:
+    array, index, split = dataset()
+    before = fit.prepare(array, index, SPEC, split, LABELS)
+    spoilt, relabelled = array.copy(), index.copy()
+    spoilt[split.test] = 1e6
+    relabelled.loc[split.test, "label"] = LABELS[0]
+    after = fit.prepare(spoilt, relabelled, SPEC, split, LABELS)
+    for one, other in zip(
+        (*before.train, *before.validation, before.spec.mean, before.spec.std),
+        (*after.train, *after.validation, after.spec.mean, after.spec.std),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_statistics_are_of_the_training_folds_alone() -> None:
+    array, index, split = dataset()
+    data = fit.prepare(array, index, SPEC, split, LABELS)
+    inputs, _ = data.train
+    np.testing.assert_allclose(inputs.mean(axis=(0, 2, 3)), 0, atol=1e-3)
+    np.testing.assert_allclose(inputs.std(axis=(0, 2, 3)), 1, atol=1e-3)
+    assert np.abs(data.validation[0].mean(axis=(0, 2, 3))).max() > 1e-3
+
+
+def test_patience_ends_a_training_that_gets_no_better() -> None:
+    fitted = fit.fit(misleading(), params.with_values(TRAIN, {"epochs": 40, "patience": 2}), "test")
+    best = fitted.history["val_log_loss"].idxmin() + 1
+    assert len(fitted.history) == best + 2 < 40

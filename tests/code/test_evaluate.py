@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import evaluate, params
+
+SETTINGS = params.load(Path(__file__).parents[2] / "params.yaml").evaluate
+LABELS = ["bark", "horn", "siren"]
+
+
+def predictions(right: list[bool], recordings: list[str] | None = None) -> pd.DataFrame:
+    """Clips labelled bark, predicted bark where right and horn where not."""
+    index = pd.DataFrame(
+        {
+            "path": [f"{i}.wav" for i in range(len(right))],
+            "label": "bark",
+            "fold": 1,
+            "recording": recordings or [str(i) for i in range(len(right))],
+        }
+    )
+    probabilities = np.array([[0.8, 0.1, 0.1] if hit else [0.2, 0.7, 0.1] for hit in right])
+    return evaluate.by_clip(index, probabilities, LABELS)
+
+
+def test_windows_of_a_clip_are_averaged() -> None:
+    index = pd.DataFrame(
+        {"path": ["a", "a", "b"], "label": "bark", "fold": 1, "recording": "r"},
+    )
+    clips = evaluate.by_clip(
+        index, np.array([[0.9, 0.1, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), LABELS
+    )
+    assert clips["path"].tolist() == ["a", "b"]
+    assert clips["predicted"].tolist() == ["horn", "siren"]
+    assert clips.loc[0, "p_bark"] == pytest.approx(0.45)
+
+
+def test_figures_of_known_predictions() -> None:
+    figures = evaluate.metrics(predictions([True, True, True, False]), LABELS, SETTINGS)
+    assert figures["accuracy"] == 0.75
+    assert figures["clips"] == 4
+    assert figures["log_loss"] == pytest.approx(-(3 * np.log(0.8) + np.log(0.2)) / 4)
+    # precision 1, recall 3/4; the labels that do not occur do not count
+    assert figures["macro_f1"] == pytest.approx(6 / 7)
+    assert figures["accuracy_low"] < 0.75 < figures["accuracy_high"]
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(200):
+        right = rng.random(100) < 0.8
+        low, high = evaluate.interval(right, np.arange(100), SETTINGS)
+        hits += low <= 0.8 <= high
+    assert 0.89 <= hits / 200 <= 0.99
+
+
+def test_clips_of_one_recording_widen_the_interval() -> None:
+    right = np.repeat(np.arange(20) % 4 > 0, 5)
+    low, high = evaluate.interval(right, np.arange(100), SETTINGS)
+    grouped_low, grouped_high = evaluate.interval(right, np.repeat(np.arange(20), 5), SETTINGS)
+    assert grouped_high - grouped_low > 1.5 * (high - low)
+
+
+def test_a_label_without_clips_or_predictions_scores_zero_not_nan() -> None:
+    classes = evaluate.per_class(predictions([True]), LABELS)
+    assert classes["clips"].tolist() == [1, 0, 0]
+    assert classes["f1"].tolist() == [1.0, 0.0, 0.0]

@@ -1,0 +1,99 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from pipeline import params
+from pipeline.errors import UserError
+
+SHIPPED = Path(__file__).parents[2] / "params.yaml"
+
+
+def changed(tmp_path: Path, **changes: Any) -> Path:
+    """The shipped file with some dotted keys set to new values, or removed where None."""
+    yaml = YAML()
+    values = yaml.load(SHIPPED.read_text())
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        section = values
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+    path = tmp_path / "params.yaml"
+    with path.open("w") as stream:
+        yaml.dump(values, stream)
+    return path
+
+
+def test_the_shipped_file_is_valid_and_cannot_be_changed_in_memory() -> None:
+    settings = params.load(SHIPPED)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.train.epochs = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"dataset__nme": "esc10"}, "dataset.nme is not a known key: did you mean dataset.name?"),
+        ({"trian": 1}, "trian is not a known key: did you mean train?"),
+        ({"dataset__name": "urbansound"}, "dataset.name is 'urbansound'"),
+        ({"train__epochs": 0}, "train.epochs is 0"),
+        ({"train__epochs": "ten"}, "train.epochs is 'ten'"),
+        ({"train__epochs": 2.5}, "train.epochs is 2.5"),
+        ({"train__dropout": 1.0}, "train.dropout is 1.0"),
+        ({"features__logmel__n_mels": 0}, "features.logmel.n_mels is 0"),
+        ({"features__stft__hop_length": 4096}, "hop_length must not be larger than n_fft"),
+        ({"features__mfcc__n_mfcc": 4000}, "n_mfcc must not be larger than n_mels"),
+        ({"dataset__sha256": "abc"}, "dataset.sha256 is 'abc'"),
+        ({"tune__space__speed": {"low": 1, "high": 2}}, "tune.space.speed is not a key of `train`"),
+        ({"tune__space__dropout": {"low": 0.1, "high": 3.0}}, "tune.space.dropout holds 3.0"),
+        ({"tune__space__dropout": {"low": 0.5, "high": 0.1}}, "low must be smaller than high"),
+        ({"tune__space__dropout": {"choices": []}}, "choices must not be empty"),
+        ({"tune__space__dropout": 3}, "tune.space.dropout is 3"),
+        ({"train": None}, "train is None"),
+    ],
+)
+def test_a_wrong_key_or_value_is_one_sentence_that_names_it(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        params.load(changed(tmp_path, **change))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "a: [", "\ttrain: 1", "train: {", "null", "42"])
+def test_a_file_that_is_no_mapping_is_one_sentence_that_names_the_file(
+    tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"params\.yaml"):
+        params.load(path)
+
+
+def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"params\.yaml is missing"):
+        params.load(tmp_path / "params.yaml")
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_give_parameters_or_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("fuzz") / "params.yaml"
+    path.write_bytes(data)
+    with pytest.raises(UserError):
+        params.load(path)
+
+
+def test_searched_values_replace_those_of_train_and_are_checked() -> None:
+    train = params.load(SHIPPED).train
+    assert params.with_values(train, {"batch_size": 32.0}).batch_size == 32
+    with pytest.raises(UserError, match="dropout"):
+        params.with_values(train, {"dropout": 1.5})
+    with pytest.raises(UserError, match="epoch"):
+        params.with_values(train, {"epoch": 3})

@@ -1,0 +1,42 @@
+import subprocess
+import sys
+
+import pytest
+
+from pipeline import stage
+from pipeline.errors import UserError
+
+
+def test_a_users_mistake_is_one_sentence_and_a_status_without_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def main() -> str:
+        raise UserError("params.yaml: train.epochs is 0.")
+
+    with pytest.raises(SystemExit) as stopped:
+        stage.run("train", main)
+    assert stopped.value.code == "train: error: params.yaml: train.epochs is 0."
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_defect_of_ours_keeps_its_traceback() -> None:
+    def main() -> str:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stage.run("train", main)
+
+
+def test_the_closing_line_says_stage_and_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    stage.run("train", lambda: "3 epochs")
+    assert capsys.readouterr().out.startswith("train: 3 epochs [0.0 s]")
+
+
+def test_importing_keras_through_the_pipeline_prints_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import pipeline.model, keras; keras.ops.ones(3) + 1"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("", "")

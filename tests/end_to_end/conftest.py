@@ -1,0 +1,137 @@
+"""A temporary copy of the repository in which the real pipeline runs on a tiny dataset."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[2]
+COPIED = (
+    ".dvc/config",
+    ".dvcignore",
+    ".gitignore",
+    "dvc.yaml",
+    "params.yaml",
+    "pipeline",
+    "sounds",
+)
+TINY = {
+    "dataset.foley.folds": 3,
+    "dataset.foley.recordings": 1,
+    "dataset.foley.slices": 2,
+    "features.logmel.n_mels": 32,
+    "tune.trials": 2,
+    "tune.epochs": 2,
+    "train.epochs": 3,
+    "evaluate.bootstrap": 200,
+}
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A checkout with commands run in it as a user would."""
+
+    folder: Path
+
+    def run(self, command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command line; what it prints is on ``stdout``, both streams together."""
+        return subprocess.run(
+            command.split(),
+            cwd=self.folder,
+            env=self.environment(**environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    def ok(self, command: str, **environment: str) -> str:
+        """Run a command that has to succeed and return what it printed."""
+        done = self.run(command, **environment)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """The environment of a user with the project's own interpreter first on the path."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "OPTUNA_"))}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", **more}
+
+    def set(self, **values: Any) -> None:
+        """Set keys of ``params.yaml``; ``__`` stands for the dot."""
+        self.set_dotted({key.replace("__", "."): value for key, value in values.items()})
+
+    def set_dotted(self, values: dict[str, Any]) -> None:
+        """Set dotted keys of ``params.yaml``."""
+        yaml = YAML()
+        path = self.folder / "params.yaml"
+        content = yaml.load(path.read_text())
+        for key, value in values.items():
+            *parents, last = key.split(".")
+            section = content
+            for parent in parents:
+                section = section[parent]
+            section[last] = value
+        with path.open("w") as stream:
+            yaml.dump(content, stream)
+
+    def copy(self, to: Path) -> "Repository":
+        """A second checkout in the same state, outputs, cache and stores included."""
+        shutil.copytree(self.folder, to, symlinks=True)
+        return Repository(to)
+
+
+def checkout(folder: Path) -> Repository:
+    """A fresh clone of what is being tested, with the tiny dataset and one commit."""
+    for name in COPIED:
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            ignore = shutil.ignore_patterns("__pycache__")
+            if name == "sounds":
+                ignore = shutil.ignore_patterns("[!R]*")
+            shutil.copytree(source, target, ignore=ignore)
+        else:
+            shutil.copy(source, target)
+    repository = Repository(folder)
+    repository.set_dotted(TINY)
+    for command in ("init -q -b main", "add -A", "commit -q -m start"):
+        repository.ok(f"git -c user.name=test -c user.email=test@example.org {command}")
+    return repository
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Repository:
+    """A clone in which nothing has run."""
+    return checkout(tmp_path / "clone")
+
+
+@pytest.fixture(scope="session")
+def _finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Repository, str]:
+    repository = checkout(tmp_path_factory.mktemp("finished") / "clone")
+    return repository, repository.ok("dvc repro")
+
+
+@pytest.fixture(scope="session")
+def finished(_finished: tuple[Repository, str]) -> Repository:
+    """A clone in which ``dvc repro`` ran once; to look at, not to change."""
+    return _finished[0]
+
+
+@pytest.fixture(scope="session")
+def first_output(_finished: tuple[Repository, str]) -> str:
+    """What that first ``dvc repro`` printed."""
+    return _finished[1]
+
+
+@pytest.fixture
+def used(finished: Repository, tmp_path: Path) -> Repository:
+    """A copy of the finished clone, to change at will."""
+    return finished.copy(tmp_path / "clone")
