@@ -114,7 +114,8 @@ def log_training(record: Record, network: "keras.Model") -> None:
     mlflow.log_metrics(record.metrics)
     for file in (paths.MODEL_SPEC, paths.HISTORY, paths.PARAMS):
         mlflow.log_artifact(str(file))
-    clips = pd.read_csv(paths.CLIPS)
+    # a recording named 007 and a label named None are what they are
+    clips = pd.read_csv(paths.CLIPS, keep_default_na=False, dtype={"recording": str})
     for context, folds in (("training", "train_folds"), ("validation", "validation_fold")):
         wanted = [int(fold) for fold in record.tags[f"split.{folds}"].split(",")]
         with warnings.catch_warnings():

@@ -1,0 +1,231 @@
+"""File or bytes to a mono waveform: the only place where sound is decoded.
+
+libsndfile reads what it knows (WAV, FLAC, Ogg, MP3, AIFF, ...); FFmpeg, through PyAV,
+reads what browsers and phones record besides (WebM, M4A). Everything is decoded in
+bounded blocks and measured, because a header may claim any length.
+"""
+
+import io
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+Waveform = NDArray[np.float32]
+
+BLOCK = 1 << 18
+"""Numbers decoded at a time, over all channels: 1 MiB of float32."""
+
+SAMPLE_RATES = range(1_000, 1_000_001)
+"""Hz; a header that claims less would make resampling blow the clip up."""
+
+LOUDEST = 1e6
+"""Times full scale; beyond it, or NaN, a sample is damage and would overflow later sums."""
+
+# FFmpeg's other demuxers include play lists, which open further files and addresses.
+_CONTAINERS = "mov,matroska,ogg,wav,aac,amr,asf"
+
+
+class AudioError(Exception):
+    """A clip that cannot be used; the message is one sentence, without the file's path."""
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a clip turned out to hold once decoded.
+
+    Attributes
+    ----------
+    seconds : float
+        Length of what was decoded, whatever the header says.
+    sample_rate : int
+        Hz, as recorded.
+    channels : int
+        Number of channels, as recorded.
+    subtype : str
+        Encoding in libsndfile's terms: ``PCM_16``, ``FLOAT``, ``VORBIS``, ``AAC``, ...
+    peak : float
+        Largest absolute sample over all channels; full scale is 1.
+    """
+
+    seconds: float
+    sample_rate: int
+    channels: int
+    subtype: str
+    peak: float
+
+
+@dataclass(frozen=True)
+class _Stream:
+    sample_rate: int
+    channels: int
+    subtype: str
+    blocks: Iterator[Waveform]  # each (samples, channels)
+
+
+def load(source: Path | bytes, sample_rate: int, max_seconds: float | None = None) -> Waveform:
+    """Decode a clip to mono at one sample rate.
+
+    Parameters
+    ----------
+    source : Path or bytes
+        An audio file, or its content.
+    sample_rate : int
+        Hz of the result; resampled by soxr at its high quality.
+    max_seconds : float, optional
+        Nothing beyond this time is decoded.
+
+    Returns
+    -------
+    ndarray, shape (samples,), float32
+        The mean of the channels; full scale is 1.
+
+    Raises
+    ------
+    AudioError
+        When the source is not audio, is damaged, empty, or holds samples that are no numbers.
+    """
+    with _open(source) as stream:
+        rate = stream.sample_rate
+        wanted = math.inf if max_seconds is None else math.ceil(max_seconds * rate)
+        parts: list[Waveform] = []
+        have = 0
+        for block in stream.blocks:
+            parts.append(block[: int(min(len(block), wanted - have))].mean(axis=1))
+            have += len(parts[-1])
+            if have >= wanted:
+                break
+    if not have:
+        raise AudioError("The file holds no samples.")
+    wave: Waveform = np.concatenate(parts)
+    if rate != sample_rate:
+        wave = soxr.resample(wave, rate, sample_rate, quality="HQ")
+        if not len(wave):
+            raise AudioError("The file holds less than one sample at the wanted rate.")
+    return wave if max_seconds is None else wave[: math.ceil(max_seconds * sample_rate)]
+
+
+def probe(source: Path | bytes) -> AudioInfo:
+    """Decode a clip once, in constant memory, and measure it.
+
+    Parameters
+    ----------
+    source : Path or bytes
+        An audio file, or its content.
+
+    Returns
+    -------
+    AudioInfo
+
+    Raises
+    ------
+    AudioError
+        When the source is not audio, is damaged, empty, or holds samples that are no numbers.
+    """
+    samples, peak = 0, 0.0
+    with _open(source) as stream:
+        for block in stream.blocks:
+            samples += len(block)
+            peak = max(peak, float(block.max()), -float(block.min()))
+    if not samples:
+        raise AudioError("The file holds no samples.")
+    return AudioInfo(
+        seconds=samples / stream.sample_rate,
+        sample_rate=stream.sample_rate,
+        channels=stream.channels,
+        subtype=stream.subtype,
+        peak=peak,
+    )
+
+
+@contextmanager
+def _open(source: Path | bytes) -> Iterator[_Stream]:
+    """Open with whichever library knows the format; their errors become AudioError."""
+    with ExitStack() as stack:
+        try:
+            # Unbuffered, because libsndfile gets the bare descriptor.
+            file: IO[bytes] = stack.enter_context(
+                _Bytes(source) if isinstance(source, bytes) else source.open("rb", buffering=0)
+            )
+            if not file.read(1):
+                raise AudioError("The file is empty.")
+            file.seek(0)
+        except OSError as error:
+            raise AudioError(f"The file cannot be opened: {error.strerror}.") from None
+        try:
+            # By descriptor, not by path: the name's ending must not decide how it is read.
+            by = file if isinstance(source, bytes) else file.fileno()
+            sound = stack.enter_context(soundfile.SoundFile(by, closefd=False))
+        except soundfile.SoundFileError:
+            file.seek(0)
+            stream = _ffmpeg(file, stack)
+        else:
+            blocks = _libsndfile_blocks(sound)
+            stream = _Stream(sound.samplerate, sound.channels, sound.subtype, blocks)
+        if stream.sample_rate not in SAMPLE_RATES:
+            raise AudioError(f"The sample rate of {stream.sample_rate} Hz is not usable.")
+        yield replace(stream, blocks=_checked(stream.blocks))
+
+
+def _checked(blocks: Iterator[Waveform]) -> Iterator[Waveform]:
+    for block in blocks:
+        if not (np.abs(block) <= LOUDEST).all():
+            raise AudioError("The file holds samples that are not numbers or far out of range.")
+        yield block
+
+
+class _Bytes(io.BytesIO):
+    """Bytes that a damaged header cannot ask for a place before the first."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = (0, self.tell(), len(self.getbuffer()))[whence]
+        return super().seek(max(0, start + offset))
+
+
+def _libsndfile_blocks(sound: soundfile.SoundFile) -> Iterator[Waveform]:
+    frames = max(1, BLOCK // sound.channels)
+    try:
+        while len(block := sound.read(frames, dtype="float32", always_2d=True)):
+            yield block
+    except soundfile.SoundFileError:
+        raise AudioError("The file is damaged: it stops decoding in the middle.") from None
+
+
+def _ffmpeg(file: IO[bytes], stack: ExitStack) -> _Stream:
+    import av
+
+    try:
+        container = stack.enter_context(
+            av.open(file, options={"format_whitelist": _CONTAINERS}, metadata_errors="ignore")
+        )
+        if not container.streams.audio:
+            raise AudioError("The file holds no sound.")
+        frames = container.decode(audio=0)
+        first = next(frames, None)
+    except (av.FFmpegError, ValueError):
+        raise AudioError("The file is not audio in a format that can be read.") from None
+    if first is None:
+        raise AudioError("The file holds no samples.")
+
+    channels = first.layout.nb_channels
+
+    def blocks() -> Iterator[Waveform]:
+        # Interleaved: PyAV reads past its eight planes when there are more channels.
+        to_float = av.AudioResampler(format="flt", layout=first.layout, rate=first.sample_rate)
+        try:
+            for frame in chain([first], frames):
+                for converted in to_float.resample(frame):
+                    yield converted.to_ndarray().reshape(-1, channels)
+        except (av.FFmpegError, ValueError):
+            raise AudioError("The file is damaged: it stops decoding in the middle.") from None
+
+    codec = container.streams.audio[0].codec_context.name.upper()
+    return _Stream(first.sample_rate, channels, codec, blocks())

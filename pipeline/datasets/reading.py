@@ -1,0 +1,120 @@
+"""What the readers share: which files are sound, and tables of metadata."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.errors import UserError
+
+COLUMNS = ["path", "label", "fold", "recording", "salience"]
+"""Of every reader's table; a missing label, fold or recording is null."""
+
+SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".mka"),
+    *(".3gp", ".amr", ".wma", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64"),
+)
+"""Endings of files that are taken for clips; others, such as notes, are left alone."""
+
+
+def sound_files(root: Path, below: str = ".") -> list[str]:
+    """List the clips below a folder.
+
+    Parameters
+    ----------
+    root : Path
+        The dataset's folder.
+    below : str
+        Folder inside `root` to look in.
+
+    Returns
+    -------
+    list of str
+        POSIX paths relative to `root`, sorted; hidden files are left out.
+    """
+    found = (p.relative_to(root) for p in (root / below).rglob("*") if p.is_file())
+    return sorted(
+        p.as_posix()
+        for p in found
+        if p.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in p.parts)
+    )
+
+
+def metadata(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """Read a table of metadata as text.
+
+    Parameters
+    ----------
+    path : Path
+        A CSV file with a line of column names.
+    columns : iterable of str
+        Columns that have to be there.
+
+    Returns
+    -------
+    DataFrame
+        Text, stripped; empty cells are null.
+
+    Raises
+    ------
+    UserError
+        When the file is missing, cannot be read, or lacks a column.
+    """
+    try:
+        # Only an empty cell is null: "None" may be a label.
+        table = pd.read_csv(path, dtype="str", encoding="utf-8-sig", keep_default_na=False)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: the dataset is not complete.") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read as a CSV file: {error}.") from None
+    for column in columns:
+        if column not in table:
+            raise UserError(f"{path} has no column {column!r}.")
+    return pd.DataFrame({name: table[name].str.strip() for name in table}).replace("", pd.NA)
+
+
+def whole_numbers(cells: pd.Series, where: str) -> pd.Series:
+    """Turn text into whole numbers.
+
+    Parameters
+    ----------
+    cells : Series
+        Text or null.
+    where : str
+        What to call the cells in the message.
+
+    Returns
+    -------
+    Series
+        Of pandas' nullable integers.
+
+    Raises
+    ------
+    UserError
+        When a cell is not a whole number.
+    """
+    wrong = cells.dropna()[lambda text: ~text.str.fullmatch(r"[+-]?\d{1,9}")]
+    if len(wrong):
+        raise UserError(f"{where} holds {wrong.iloc[0]!r}, which is not a whole number.")
+    return cells.astype("Int64")
+
+
+def with_unlisted(table: pd.DataFrame, root: Path, below: str) -> pd.DataFrame:
+    """Add the clips that lie in a folder but not in the table, without a label.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With a column ``path``.
+    root : Path
+        The dataset's folder.
+    below : str
+        Folder inside `root` to look in.
+
+    Returns
+    -------
+    DataFrame
+    """
+    listed = set(table["path"])
+    unlisted = [path for path in sound_files(root, below) if path not in listed]
+    return pd.concat([table, pd.DataFrame({"path": unlisted}, dtype="str")], ignore_index=True)

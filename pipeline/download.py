@@ -1,0 +1,270 @@
+"""Stage 1: bring a dataset here, keep the clips that can be used, say what they are."""
+
+import hashlib
+import json
+import shutil
+from multiprocessing.pool import ThreadPool
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from pipeline import audio, datasets, params, paths, plots, stage
+from pipeline.datasets import Dataset, foley
+from pipeline.errors import UserError
+from pipeline.fetch import fetch, unpack, verify
+from pipeline.overview import overview
+from pipeline.params import DatasetParams, FoleyParams
+
+SILENCE = 1e-4
+"""Peak below which a clip is silent: 80 dB below full scale, three steps of 16 bits."""
+
+MEASURED = ["seconds", "sample_rate", "channels", "subtype"]
+
+Origin = Literal["published", "generated", "local"]
+
+
+def main() -> str:
+    """Run the stage.
+
+    Returns
+    -------
+    str
+        The closing line.
+    """
+    settings = params.load().dataset
+    dataset = datasets.get(settings.name)
+    folder, origin = find(dataset, settings)
+    root = dataset.locate(folder)
+    table = dataset.clips(root, settings)
+    if table["label"].isna().all():
+        raise UserError(
+            f"There are no labelled clips in {root}: put one sub-folder a label there, or set"
+            " dataset.source."
+        )
+    datasets.check(table.dropna(subset="label"))  # before the long work
+
+    as_published = None
+    if dataset.content is not None:
+        there = [path for path in table["path"] if (root / path).is_file()]
+        as_published = datasets.content_hash(root, there) == dataset.content
+        if origin == "published" and not as_published:
+            raise UserError(
+                f"The clips in {root} are not those that were published: delete {paths.DOWNLOADS}"
+                " and run again."
+            )
+
+    clips, rejected = measure(root, table)
+    _write_table(rejected, paths.REJECTED)
+    if len(rejected) > settings.max_rejected * len(table):
+        raise UserError(
+            f"{len(rejected)} of {len(table)} clips cannot be used, more than"
+            f" dataset.max_rejected = {settings.max_rejected:g} allows: {paths.REJECTED} says why;"
+            " mend them or raise it."
+        )
+    datasets.check(clips)
+
+    materialise(root, clips["path"].to_list())
+    _write_table(clips, paths.CLIPS)
+    labels, folds = sorted(clips["label"].unique()), sorted(int(f) for f in clips["fold"].unique())
+    numbers = {
+        "clips": len(clips),
+        "recordings": clips["recording"].nunique(),
+        "rejected": len(rejected),
+    }
+    card = {
+        "name": dataset.name,
+        "title": dataset.title,
+        "license": dataset.license,
+        "homepage": dataset.homepage,
+        "source": origin,
+        "as_published": as_published,
+        "clip_seconds": dataset.clip_seconds,
+        "labels": labels,
+        "folds": folds,
+        **numbers,
+        "sha256": datasets.content_hash(paths.AUDIO, clips["path"]),
+    }
+    hours = round(clips["seconds"].sum() / 3600, 3)
+    _write_json(card, paths.DATASET)
+    _write_json(
+        {**numbers, "classes": len(labels), "folds": len(folds), "hours": hours}, paths.SUMMARY
+    )
+    plots.save(overview(clips, dataset.title), paths.SUMMARY_PLOT)
+    return (
+        f"{dataset.name}: {len(clips)} clips of {len(labels)} classes in {len(folds)} folds"
+        f" ({numbers['recordings']} recordings, {hours:.1f} h), {len(rejected)} rejected"
+    )
+
+
+def find(dataset: Dataset, settings: DatasetParams) -> tuple[Path, Origin]:
+    """Bring the dataset here, if it is not here yet.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Which.
+    settings : DatasetParams
+        Section ``dataset``.
+
+    Returns
+    -------
+    Path
+        The folder that holds it, perhaps inside one more folder.
+    {'published', 'generated', 'local'}
+        Where it came from.
+
+    Raises
+    ------
+    UserError
+        When it is missing, cannot be downloaded or cannot be unpacked.
+    """
+    source = settings.source
+    if source is None and dataset.archive is not None:
+        published = dataset.archive
+        path = fetch(published.url, published.checksum, paths.DOWNLOADS, published.file_name)
+        return unpack(path, paths.DOWNLOADS / dataset.name), "published"
+    if source is None and dataset.name == "foley":
+        return generate(settings.foley), "generated"
+    if source is None:
+        source = str(paths.SOUNDS)
+
+    checksum = settings.sha256 and f"sha256:{settings.sha256}"
+    parts = urlsplit(source)
+    name = f"{_digest(source.encode())}-{PurePosixPath(parts.path).name}"
+    if parts.scheme in ("http", "https", "file"):
+        path = fetch(source, checksum, paths.DOWNLOADS, name)
+    elif parts.netloc:
+        raise UserError(
+            f"dataset.source cannot be a {parts.scheme} address: name a folder, an archive, or an"
+            " http, https or file address."
+        )
+    else:
+        path = Path(source).expanduser()
+    if not path.exists():
+        raise UserError(
+            f"{path} is missing: put one sub-folder a label there, or correct dataset.source."
+        )
+    if not path.is_dir():
+        verify(path, checksum)
+        return unpack(path, paths.DOWNLOADS / f"{name}-unpacked"), "local"
+    if checksum:
+        raise UserError(f"dataset.sha256 is for an archive and {path} is a folder: set it to null.")
+    here, audio_here = path.resolve(), paths.AUDIO.resolve()
+    if here.is_relative_to(audio_here) or audio_here.is_relative_to(here):
+        raise UserError(f"dataset.source must not be, hold or lie in {paths.AUDIO}: move it away.")
+    return path, "local"
+
+
+def generate(settings: FoleyParams) -> Path:
+    """Generate the embedded dataset, unless the same was generated before.
+
+    Parameters
+    ----------
+    settings : FoleyParams
+        Section ``dataset.foley``.
+
+    Returns
+    -------
+    Path
+        Its folder.
+    """
+    code = Path(foley.__file__).read_bytes()
+    folder = paths.DOWNLOADS / f"foley-{_digest(code + settings.model_dump_json().encode())}"
+    if not folder.is_dir():
+        unfinished = folder.with_name(f"{folder.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        foley.generate(
+            settings,
+            unfinished,
+            lambda all_of_them: tqdm(all_of_them, "generate", unit="recording", disable=None),
+        )
+        unfinished.replace(folder)
+    return folder
+
+
+def measure(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Decode every clip once and sort out what cannot be used.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the clips.
+    table : DataFrame
+        As :meth:`pipeline.datasets.Dataset.clips` gives it.
+
+    Returns
+    -------
+    clips : DataFrame
+        The usable rows, with ``seconds``, ``sample_rate`` (Hz), ``channels`` and ``subtype``.
+    rejected : DataFrame
+        ``path`` and ``reason`` of the others.
+    """
+
+    def one(clip: tuple[str, bool]) -> dict[str, Any]:
+        path, labelled = clip
+        if not labelled:
+            return {"reason": "The clip has no label."}
+        if not (root / path).is_file():
+            return {"reason": "The file is missing."}
+        try:
+            info = audio.probe(root / path)
+        except audio.AudioError as error:
+            return {"reason": str(error)}
+        if info.peak < SILENCE:
+            return {"reason": "The clip is silent."}
+        return {name: getattr(info, name) for name in MEASURED}
+
+    clips = list(zip(table["path"], table["label"].notna(), strict=True))
+    with ThreadPool() as pool:
+        bar = tqdm(pool.imap(one, clips), "check", len(clips), unit="clip", disable=None)
+        found = pd.DataFrame(list(bar), columns=["reason", *MEASURED], index=table.index)
+    usable = found["reason"].isna()
+    rejected = table[["path"]].join(found["reason"])[~usable]
+    kept = table.join(found[MEASURED].round({"seconds": 6}))[usable]
+    return kept.astype({"fold": int, "sample_rate": int, "channels": int}), rejected
+
+
+def materialise(root: Path, files: list[str]) -> None:
+    """Put the clips into the stage's output folder, and nothing else.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the clips.
+    files : list of str
+        POSIX paths relative to `root`; they stay the same.
+    """
+    if paths.AUDIO.exists():
+        shutil.rmtree(paths.AUDIO)
+    ours = root.resolve().is_relative_to(paths.DOWNLOADS.resolve())
+    for file in tqdm(files, "copy", unit="clip", disable=None):
+        target = paths.AUDIO / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if ours:  # nobody edits what was downloaded, so a link is as good as a copy
+            try:
+                target.hardlink_to(root / file)
+                continue
+            except OSError:
+                ours = False
+        shutil.copyfile(root / file, target)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, lineterminator="\n")
+
+
+def _write_json(values: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    stage.run("download", main)

@@ -1,0 +1,275 @@
+"""The download stage: what it keeps, what it leaves out, what it says, and when it stops."""
+
+import dataclasses
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from ruamel.yaml import YAML
+
+from pipeline import datasets, download, paths
+from pipeline.datasets import Archive, foley
+from pipeline.errors import UserError
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+
+Setup = Callable[..., None]
+
+
+@pytest.fixture
+def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setup:
+    """Write ``params.yaml`` with a changed ``dataset`` section into an empty working folder."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+
+    def write(**changes: Any) -> None:
+        yaml = YAML(typ="safe")
+        values = yaml.load(PARAMS.read_text(encoding="utf-8"))
+        values["dataset"] |= {"name": "folder", **changes}
+        values["dataset"]["foley"] |= {"folds": 3, "recordings": 1, "slices": 2}
+        values["dataset"]["folder"] |= {"folds": 3}
+        with paths.PARAMS.open("w", encoding="utf-8") as file:
+            yaml.dump(values, file)
+
+    return write
+
+
+def record(path: Path, seconds: float = 0.2, level: float = 0.5, rate: int = 8000) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(len(str(path))).uniform(-level, level, int(seconds * rate))
+    soundfile.write(path, noise, rate)
+
+
+def own(root: Path, recordings: int = 20) -> Path:
+    for label in ("cat", "dog"):
+        for recording in range(recordings):
+            record(root / label / f"{recording}.wav")
+    return root
+
+
+def outputs() -> dict[str, bytes]:
+    """Every output of the stage, by name."""
+    files = [p for p in Path("data").rglob("*") if p.is_file()]
+    return {str(p): p.read_bytes() for p in sorted(files) if paths.DOWNLOADS not in (p, *p.parents)}
+
+
+def card() -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(paths.DATASET.read_text(encoding="utf-8"))
+    return values
+
+
+def rejected() -> dict[str, str]:
+    return dict(pd.read_csv(paths.REJECTED).itertuples(index=False, name=None))
+
+
+def test_foley_is_generated_once_and_gives_the_same_bytes_again(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup(name="foley")
+    line = download.main()
+    assert line.startswith("foley: ")
+    assert "10 classes in 3 folds (30 recordings" in line
+    assert line.endswith(", 0 rejected")
+    first = outputs()
+    assert card()["source"] == "generated"
+    assert str(Path.cwd()) not in str(first)
+
+    monkeypatch.setattr(foley, "generate", lambda *_: pytest.fail("generated twice"))
+    assert download.main() == line
+    assert outputs() == first
+
+
+def test_foley_that_was_interrupted_is_generated_again(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: object, folder: Path, __: object) -> None:
+        record(folder / "audio/fold1/half.wav")
+        raise KeyboardInterrupt
+
+    setup(name="foley")
+    with monkeypatch.context() as patched:
+        patched.setattr(foley, "generate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            download.main()
+    download.main()
+    assert not list(Path("data").rglob("half.wav"))
+
+
+def test_the_real_esc10_goes_through(setup: Setup, esc10: Path) -> None:
+    setup(name="esc10", source=str(esc10))
+    line = download.main()
+    assert line == "esc10: 400 clips of 10 classes in 5 folds (304 recordings, 0.6 h), 0 rejected"
+    clips = pd.read_csv(paths.CLIPS, dtype={"recording": str})
+    assert list(clips.columns) == [
+        *("path", "label", "fold", "recording", "salience"),
+        *("seconds", "sample_rate", "channels", "subtype"),
+    ]
+    assert clips["path"].is_monotonic_increasing
+    assert clips["sample_rate"].eq(44_100).all()
+    assert clips["seconds"].between(3.6, 7.3).all()  # "5 s" is not quite so
+    here = sorted(p.relative_to(paths.AUDIO).as_posix() for p in paths.AUDIO.rglob("*.*"))
+    assert here == clips["path"].tolist()
+    assert card()["sha256"] == datasets.get("esc10").content
+    assert (card()["source"], card()["as_published"]) == ("local", True)
+    assert json.loads(paths.SUMMARY.read_text())["clips"] == 400
+    assert paths.SUMMARY_PLOT.read_bytes().startswith(b"\x89PNG")
+    assert str(esc10) not in str([p for n, p in outputs().items() if not n.endswith(".ogg")])
+
+
+def test_a_local_copy_that_differs_from_the_published_is_only_noted(
+    setup: Setup, tmp_path: Path
+) -> None:
+    for fold in (1, 2, 3):
+        record(tmp_path / f"copy/001 - Dog bark/{fold}-1{fold}-A.ogg")
+        record(tmp_path / f"copy/002 - Rain/{fold}-2{fold}-A.ogg")
+    setup(name="esc10", source=str(tmp_path / "copy"))
+    assert download.main().startswith("esc10: 6 clips of 2 classes in 3 folds (6 recordings")
+    assert (card()["source"], card()["as_published"]) == ("local", False)
+
+
+def test_a_published_archive_is_fetched_unpacked_and_checked(
+    setup: Setup, esc10: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "esc"), "zip", esc10.parent, esc10.name))
+    published = Archive(archive.as_uri(), "esc.zip", None)
+    there = dataclasses.replace(datasets.get("esc10"), archive=published)
+    monkeypatch.setitem(datasets.DATASETS, "esc10", there)
+    setup(name="esc10")
+    assert download.main().startswith("esc10: 400 clips")
+    assert (card()["source"], card()["as_published"]) == ("published", True)
+
+
+def test_a_published_archive_whose_clips_differ_is_refused(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "esc.zip", "w") as out:
+        for fold in (1, 2, 3):
+            out.writestr(f"ESC-10/001 - Dog bark/{fold}-1{fold}-A.ogg", b"")
+            out.writestr(f"ESC-10/002 - Rain/{fold}-2{fold}-A.ogg", b"")
+    elsewhere = Archive((tmp_path / "esc.zip").as_uri(), "esc.zip", None)
+    changed = dataclasses.replace(datasets.get("esc10"), archive=elsewhere)
+    monkeypatch.setitem(datasets.DATASETS, "esc10", changed)
+    setup(name="esc10")
+    with pytest.raises(UserError, match="not those that were published"):
+        download.main()
+
+
+def test_what_cannot_be_used_is_left_out_and_listed_with_the_reason(setup: Setup) -> None:
+    sounds = own(paths.SOUNDS)
+    whole = (sounds / "dog/0.wav").read_bytes()
+    (sounds / "dog/cut.wav").write_bytes(whole[:30])
+    (sounds / "dog/text.wav").write_text("not a sound")
+    (sounds / "dog/nothing.wav").touch()
+    record(sounds / "dog/header.wav", seconds=0)
+    record(sounds / "dog/silent.wav", level=0)
+    record(sounds / "dog/nearly.wav", level=0.00005)
+    record(sounds / "stray.wav")
+    (sounds / "clips.csv").write_text("path,label\ndog/gone.wav,dog\n")
+    (sounds / "README.md").touch()
+    setup(max_rejected=0.2)
+    assert download.main().endswith(", 8 rejected")
+    reasons = {
+        "dog/cut.wav": "not audio",
+        "dog/text.wav": "not audio",
+        "dog/nothing.wav": "empty",
+        "dog/header.wav": "no samples",
+        "dog/silent.wav": "silent",
+        "dog/nearly.wav": "silent",
+        "dog/gone.wav": "missing",
+        "stray.wav": "no label",
+    }
+    found = rejected()
+    assert found.keys() == reasons.keys()
+    for path, reason in reasons.items():
+        assert reason in found[path]
+    kept = {p.relative_to(paths.AUDIO).as_posix() for p in paths.AUDIO.rglob("*.wav")}
+    assert kept == set(pd.read_csv(paths.CLIPS)["path"])
+    assert len(kept) == 40
+    assert not kept & found.keys()
+
+
+def test_too_many_bad_clips_stop_the_stage_after_the_list_is_written(setup: Setup) -> None:
+    sounds = own(paths.SOUNDS)
+    for number in range(3):
+        (sounds / f"dog/bad{number}.wav").touch()
+    setup(max_rejected=0.05)
+    with pytest.raises(UserError, match=r"3 of 43 .* dataset\.max_rejected .* data/rejected\.csv"):
+        download.main()
+    assert len(rejected()) == 3
+    assert not paths.CLIPS.exists()
+
+
+def test_a_label_that_loses_its_clips_stops_the_stage(setup: Setup) -> None:
+    sounds = own(paths.SOUNDS, recordings=3)
+    for number in range(3):
+        (sounds / f"dog/{number}.wav").write_bytes(b"")
+    setup(max_rejected=1.0)
+    with pytest.raises(UserError, match="the only label is cat"):
+        download.main()
+
+
+def test_clips_of_an_earlier_run_do_not_stay(setup: Setup) -> None:
+    sounds = own(paths.SOUNDS)
+    setup()
+    download.main()
+    (sounds / "dog/1.wav").unlink()
+    assert download.main().startswith("folder: 39 clips")
+    assert not (paths.AUDIO / "dog/1.wav").exists()
+
+
+def test_clips_of_ones_own_are_copied_and_not_linked(setup: Setup) -> None:
+    sounds = own(paths.SOUNDS)
+    setup()
+    download.main()
+    before = (paths.AUDIO / "dog/1.wav").read_bytes()
+    record(sounds / "dog/1.wav", seconds=0.5)
+    assert (paths.AUDIO / "dog/1.wav").read_bytes() == before
+
+
+@pytest.mark.parametrize("as_url", [False, True])
+def test_an_archive_is_a_source(as_url: bool, setup: Setup, tmp_path: Path) -> None:
+    root = own(tmp_path / "mine")
+    archive = Path(shutil.make_archive(str(tmp_path / "mine"), "gztar", tmp_path, root.name))
+    setup(source=archive.as_uri() if as_url else str(archive))
+    assert download.main().startswith("folder: 40 clips of 2 classes in 3 folds")
+    clip = paths.AUDIO / "dog/1.wav"
+    assert clip.stat().st_nlink == 2  # the same file as the unpacked one
+    assert card()["source"] == "local"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "sounds is missing: put one sub-folder a label there, or correct dataset.source"),
+        ({"source": "empty"}, "no labelled clips in empty: put one sub-folder a label"),
+        ({"source": "none.zip"}, "none.zip is missing"),
+        ({"source": "s3://bucket/sounds.zip"}, "dataset.source cannot be a s3 address"),
+        ({"source": "http://127.0.0.1:9/a.zip"}, "cannot be reached"),
+        ({"source": "note.zip"}, "note.zip cannot be unpacked"),
+        ({"source": "note.zip", "sha256": "0" * 64}, "note.zip does not match dataset.sha256"),
+        ({"source": "empty", "sha256": "0" * 64}, "is for an archive"),
+        ({"source": "."}, "must not be, hold or lie in data/audio"),
+        ({"source": "data/audio/dog"}, "must not be, hold or lie in data/audio"),
+        ({"source": "one"}, "the only label is dog"),
+        ({"name": "urbansound8k", "source": "one"}, "metadata/UrbanSound8K.csv is missing"),
+    ],
+)
+def test_a_wrong_source_is_one_sentence(
+    changes: dict[str, str], sentence: str, setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.fetch.BACKOFF", 0.0)
+    setup(**changes)
+    Path("empty").mkdir()
+    Path("note.zip").write_text("not an archive")
+    record(Path("one/dog/1.wav"))
+    record(paths.AUDIO / "dog/1.wav")
+    with pytest.raises(UserError, match=sentence):
+        download.main()
+    assert (paths.AUDIO / "dog/1.wav").exists()
