@@ -45,7 +45,7 @@ class Fitted:
     @property
     def best(self) -> pd.Series:
         """The history's row of the epoch whose weights the model has."""
-        return self.history.loc[self.history[BEST].idxmin()]
+        return self.history.iloc[int(self.history[BEST].to_numpy().argmin())]
 
 
 def prepare(

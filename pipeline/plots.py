@@ -41,7 +41,7 @@ def learning_curves(history: pd.DataFrame, best: str) -> "Figure":
     Figure
     """
     picture = figure(9, 3.6)
-    chosen = history.loc[history[best].idxmin(), "epoch"]
+    chosen = history["epoch"].iloc[int(history[best].to_numpy().argmin())]
     for axes, column, title in zip(
         picture.subplots(1, 2), ("log_loss", "accuracy"), ("Log loss", "Accuracy"), strict=True
     ):

@@ -49,14 +49,15 @@ def test_a_stage_depends_on_all_the_code_that_makes_its_outputs(name: str) -> No
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_reads_the_parameters_that_it_declares_and_no_others(name: str) -> None:
     tree = ast.parse((ROOT / "pipeline" / f"{name}.py").read_text())
+    (main,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "main")
+    loaded = {"params.load()"}
+    for node in ast.walk(main):
+        if isinstance(node, ast.Assign) and ast.unparse(node.value) == "params.load()":
+            loaded.add(ast.unparse(node.targets[0]))
     read = {
         node.attr.rstrip("_")
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute)
-        and (
-            (isinstance(node.value, ast.Name) and node.value.id == "settings")
-            or ast.unparse(node.value) == "params.load()"
-        )
+        for node in ast.walk(main)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in loaded
     }
     assert read == {str(key).split(".")[0] for key in STAGES[name]["params"]}
 

@@ -110,7 +110,7 @@ def test_the_logged_model_answers_as_the_evaluation_did(finished: Repository) ->
     test = index["fold"] == 1
     probabilities = network.predict(fit.network_input(array[test], spec), verbose=0)
     stored = pd.read_csv(finished.folder / "reports/predictions.csv").set_index("path")
-    expected = stored.loc[index.loc[test, "path"], [c for c in stored if c.startswith("p_")]]
+    expected = stored.loc[index.loc[test, "path"]].filter(regex="^p_")
     np.testing.assert_allclose(probabilities, expected.to_numpy(), atol=2e-6)
 
 
