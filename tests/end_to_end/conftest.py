@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
 COPIED = (
+    ".dvc/.gitignore",
     ".dvc/config",
     ".dvcignore",
     ".gitignore",

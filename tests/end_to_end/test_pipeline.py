@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -20,7 +21,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def store(repository: Repository) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{repository.folder}/mlflow.db")
+    """A client of the store as it is now; MLflow would keep an open file that was replaced."""
+    snapshot = repository.folder / f"mlflow.db-{time.monotonic_ns()}"
+    shutil.copy(repository.folder / "mlflow.db", snapshot)
+    return MlflowClient(f"sqlite:///{snapshot}")
 
 
 def runs(repository: Repository, stage: str) -> list[Run]:

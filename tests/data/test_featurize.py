@@ -1,0 +1,144 @@
+"""The featurize stage, on a handful of generated clips."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from ruamel.yaml import YAML
+
+from pipeline import audio, featurize, paths
+from pipeline.errors import UserError
+from pipeline.features import FeatureSpec, extract, windows
+
+ROOT = Path(__file__).parents[2]
+
+# name, label, seconds, sample rate, channels
+CLIPS = [
+    ("dog-1.wav", "dog", 1.0, 22050, 1),
+    ("dog-2.wav", "dog", 0.3, 44100, 2),
+    ("none.wav", "NA", 2.7, 16000, 1),
+    ("007.flac", "NA", 1.0, 96000, 2),
+]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the download stage leaves."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", paths.PARAMS)
+    paths.AUDIO.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    rows = []
+    for number, (name, label, seconds, rate, channels) in enumerate(CLIPS):
+        waveform = rng.normal(0, 0.1, (round(seconds * rate), channels))
+        soundfile.write(paths.AUDIO / name, waveform, rate)
+        recording = Path(name).stem
+        rows.append((name, label, number % 3 + 1, recording, seconds))
+    columns = ["path", "label", "fold", "recording", "seconds"]
+    pd.DataFrame(rows, columns=columns).to_csv(paths.CLIPS, index=False)
+    card = {"name": "folder", "clip_seconds": 1.0, "labels": ["NA", "dog"], "folds": [1, 2, 3]}
+    paths.DATASET.write_text(json.dumps(card), encoding="utf-8")
+    return tmp_path
+
+
+def set_features(**values: str) -> None:
+    yaml = YAML()
+    content = yaml.load(paths.PARAMS)
+    content["features"].update(values)
+    yaml.dump(content, paths.PARAMS)
+
+
+def test_every_clip_becomes_a_row(workspace: Path) -> None:
+    line = featurize.main()
+    assert line.startswith("4 clips -> 4 windows of 64 x 44 log-mel, ")
+    made = featurize.read()
+    assert made.array.shape == (4, 64, 44)
+    assert made.array.dtype == np.float32
+    assert isinstance(made.array, np.memmap)
+    assert made.index["path"].tolist() == [clip[0] for clip in CLIPS]
+    assert made.index["label"].tolist() == ["dog", "dog", "NA", "NA"]
+    assert made.index["recording"].tolist() == ["dog-1", "dog-2", "none", "007"]
+    assert made.index["fold"].tolist() == [1, 2, 3, 1]
+    assert made.index["window"].tolist() == [0, 0, 0, 0]
+    assert made.spec.mean is None
+
+
+@pytest.mark.parametrize("kind", ["logmel", "mfcc", "stft"])
+def test_a_row_has_the_bits_that_the_service_computes(workspace: Path, kind: str) -> None:
+    set_features(kind=kind, longer="split")
+    featurize.main()
+    made = featurize.read()
+    spec = FeatureSpec.load(paths.FEATURE_SPEC)
+    for row, (name, window) in enumerate(
+        zip(made.index["path"], made.index["window"], strict=True)
+    ):
+        waveform = audio.load((paths.AUDIO / name).read_bytes(), spec.sample_rate)
+        served = extract(windows(waveform, spec)[window], spec)
+        np.testing.assert_array_equal(made.array[row], served)
+
+
+def test_a_real_clip_has_the_bits_that_the_service_computes(workspace: Path, esc10: Path) -> None:
+    featurize.main()
+    spec = featurize.read().spec
+    files = sorted(esc10.glob("*/*.ogg"))[::40]
+    for file, rows in zip(files, featurize.extract_files(files, spec), strict=True):
+        waveform = audio.load(file.read_bytes(), spec.sample_rate)
+        np.testing.assert_array_equal(rows[0], extract(windows(waveform, spec)[0], spec))
+
+
+def test_longer_clips_give_several_rows_when_split(workspace: Path) -> None:
+    set_features(longer="split")
+    assert featurize.main().startswith("4 clips -> 6 windows of 64 x 44 log-mel, ")
+    made = featurize.read()
+    assert made.array.shape == (6, 64, 44)
+    assert made.index["path"].tolist()[2:5] == ["none.wav"] * 3
+    assert made.index["window"].tolist() == [0, 0, 0, 1, 2, 0]
+
+
+def test_the_same_clips_give_the_same_bytes(workspace: Path) -> None:
+    outputs = (paths.FEATURES, paths.FEATURE_INDEX, paths.FEATURE_SPEC)
+    featurize.main()
+    before = [path.read_bytes() for path in outputs]
+    featurize.main()
+    assert [path.read_bytes() for path in outputs] == before
+
+
+def test_a_clip_that_no_longer_decodes_is_named_and_leaves_no_array(workspace: Path) -> None:
+    (paths.AUDIO / "none.wav").write_bytes(b"no sound")
+    with pytest.raises(UserError, match=r"none\.wav cannot be used any more, run the download"):
+        featurize.main()
+    assert not paths.FEATURES.exists()
+    (paths.AUDIO / "none.wav").unlink()
+    with pytest.raises(UserError, match=r"none\.wav cannot be used any more"):
+        featurize.main()
+
+
+def test_a_failed_run_does_not_touch_what_an_earlier_one_left(workspace: Path) -> None:
+    featurize.main()
+    (paths.AUDIO / "none.wav").write_bytes(b"")
+    with pytest.raises(UserError):
+        featurize.main()
+    assert featurize.read().array.shape == (4, 64, 44)
+
+
+def test_missing_inputs_are_named(workspace: Path) -> None:
+    with pytest.raises(UserError, match=r"index\.csv is missing: run the featurize stage"):
+        featurize.read()
+    paths.CLIPS.unlink()
+    with pytest.raises(UserError, match=r"clips\.csv is missing: run the download stage"):
+        featurize.main()
+
+
+def test_outputs_of_different_runs_are_not_mixed(workspace: Path) -> None:
+    featurize.main()
+    index = paths.FEATURE_INDEX.read_text(encoding="utf-8").splitlines(keepends=True)
+    paths.FEATURE_INDEX.write_text("".join(index[:-1]), encoding="utf-8")
+    with pytest.raises(UserError, match="are not of one run"):
+        featurize.read()
+    paths.FEATURES.write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"features\.npy cannot be read"):
+        featurize.read()
