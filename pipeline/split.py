@@ -1,0 +1,97 @@
+"""Which windows train, validate and test: the dataset's own folds, never a random split."""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The three sides of a split.
+
+    Attributes
+    ----------
+    train, validation, test : array of int
+        Row numbers of the index, rising; each row is on one side.
+    train_folds : tuple of int
+    validation_fold, test_fold : int
+    """
+
+    train: NDArray[np.intp]
+    validation: NDArray[np.intp]
+    test: NDArray[np.intp]
+    train_folds: tuple[int, ...]
+    validation_fold: int
+    test_fold: int
+
+
+def by_fold(index: pd.DataFrame, test_fold: int) -> Split:
+    """Take one fold for the test, the next one (cyclically) to validate, the others to train.
+
+    Parameters
+    ----------
+    index : DataFrame
+        A row for a window, with the columns `label`, `fold` and `recording`.
+    test_fold : int
+        The fold that is reported and that nothing is chosen on.
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    UserError
+        When there is no such fold, when there are fewer than three, when a recording stands on
+        two sides, or when a label has no clip to train on.
+    """
+    folds = sorted({int(fold) for fold in index["fold"]})
+    if test_fold not in folds:
+        known = ", ".join(map(str, folds))
+        raise UserError(f"split.test_fold is {test_fold}: the dataset's folds are {known}.")
+    if len(folds) < 3:
+        raise UserError(
+            f"split.test_fold needs three folds, to train, validate and test: the dataset has"
+            f" {len(folds)}."
+        )
+    validation_fold = folds[(folds.index(test_fold) + 1) % len(folds)]
+    train_folds = tuple(fold for fold in folds if fold not in (validation_fold, test_fold))
+
+    def rows(*wanted: int) -> NDArray[np.intp]:
+        return np.flatnonzero(index["fold"].isin(wanted))
+
+    split = Split(
+        rows(*train_folds), rows(validation_fold), rows(test_fold),
+        train_folds, validation_fold, test_fold,
+    )  # fmt: skip
+    _refuse_leaks(index, split)
+    _refuse_unknown_labels(index, split)
+    return split
+
+
+def _refuse_leaks(index: pd.DataFrame, split: Split) -> None:
+    recording = index["recording"].to_numpy()
+    sides = [set(recording[rows]) for rows in (split.train, split.validation, split.test)]
+    for one, other in combinations(sides, 2):
+        if both := one & other:
+            name = min(both, key=str)
+            where = sorted({int(fold) for fold in index.loc[recording == name, "fold"]})
+            raise UserError(
+                f"The recording {name!r} stands on two sides of the split, in the folds"
+                f" {', '.join(map(str, where))}: its clips have to be in one fold."
+            )
+
+
+def _refuse_unknown_labels(index: pd.DataFrame, split: Split) -> None:
+    labels = index["label"].to_numpy()
+    if missing := sorted(set(labels) - set(labels[split.train])):
+        folds = ", ".join(map(str, split.train_folds))
+        raise UserError(
+            f"The label {missing[0]!r} has no clip to train on, in the folds {folds}: choose"
+            " another split.test_fold, or give it more clips."
+        )
