@@ -3,11 +3,9 @@
 import os
 
 # Libraries read these once, when they are first imported, and every module of ours is imported
-# after this one. TensorFlow: no start-up chatter; without oneDNN the same seed gives the same
-# weights on more machines, at the same speed. MLflow: no bar for
-# every small file, and tell nobody that it is used.
+# after this one. TensorFlow: warnings only. MLflow: no bar for every small file, and tell nobody
+# that it is used.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

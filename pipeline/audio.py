@@ -99,7 +99,9 @@ def load(source: Path | bytes, sample_rate: int, max_seconds: float | None = Non
         parts: list[Waveform] = []
         have = 0
         for block in stream.blocks:
-            parts.append(block[: int(min(len(block), wanted - have))].mean(axis=1))
+            part = block[: int(min(len(block), wanted - have))]
+            # most clips have one channel, and a mean over one costs as much as a decoded frame
+            parts.append(part[:, 0] if part.shape[1] == 1 else part.mean(axis=1))
             have += len(parts[-1])
             if have >= wanted:
                 break

@@ -2,12 +2,12 @@
 
 import json
 
-import keras
 import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from pipeline import fit, params, paths, plots, runs, split, stage, tracking
+from pipeline.backend import keras
 from pipeline.features import FeatureSpec
 from pipeline.featurize import read as read_features
 from pipeline.params import EvaluateParams

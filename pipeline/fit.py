@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from pipeline import features, model
+from pipeline.backend import keras
 from pipeline.features import FeatureSpec
 from pipeline.params import TrainParams
 from pipeline.split import Split
@@ -69,7 +69,7 @@ def prepare(
     Data
     """
     if spec.standardise:
-        spec = spec.with_statistics(*features.statistics(array[split.train]))
+        spec = spec.with_statistics(*features.statistics(array, split.train))
     codes = index["label"].map({label: i for i, label in enumerate(labels)}).to_numpy()
     targets = np.eye(len(labels), dtype=np.float32)[codes]
 

@@ -1,8 +1,6 @@
 """The networks: feature arrays in, class probabilities out, in backend-neutral Keras 3."""
 
-import keras
-from keras import layers
-
+from pipeline.backend import keras
 from pipeline.errors import UserError
 from pipeline.params import TrainParams
 
@@ -61,12 +59,16 @@ def cnn(shape: tuple[int, int], classes: int, dropout: float) -> keras.Model:
     inputs = keras.Input((*shape, 1), name="features")
     x = _convolution(inputs, 16, kernel=5, stride=2)
     for filters in (32, 64, 128):
-        x = layers.MaxPooling2D(2, padding="same")(x)
+        x = keras.layers.MaxPooling2D(2, padding="same")(x)
         x = _convolution(x, filters, kernel=3)
-    x = layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
-    x = layers.Dropout(dropout)(x)
+    x = keras.layers.Concatenate()(
+        [keras.layers.GlobalAveragePooling2D()(x), keras.layers.GlobalMaxPooling2D()(x)]
+    )
+    x = keras.layers.Dropout(dropout)(x)
     return keras.Model(
-        inputs, layers.Dense(classes, activation="softmax", name="probabilities")(x), name="cnn"
+        inputs,
+        keras.layers.Dense(classes, activation="softmax", name="probabilities")(x),
+        name="cnn",
     )
 
 
@@ -90,14 +92,16 @@ def fcn(shape: tuple[int, int], classes: int, dropout: float) -> keras.Model:
         With 87,674 parameters for ten classes, whatever the shape.
     """
     inputs = keras.Input((*shape, 1), name="features")
-    x = layers.Conv2D(16, (2, 4), activation="relu")(inputs)
+    x = keras.layers.Conv2D(16, (2, 4), activation="relu")(inputs)
     for filters, pool in ((32, (2, 3)), (64, (2, 2)), (128, (2, 2))):
-        x = layers.MaxPooling2D(pool)(x)
-        x = layers.Conv2D(filters, (2, 4), activation="relu")(x)
-    x = layers.GlobalAveragePooling2D()(x)
-    x = layers.Dropout(dropout)(x)
+        x = keras.layers.MaxPooling2D(pool)(x)
+        x = keras.layers.Conv2D(filters, (2, 4), activation="relu")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dropout(dropout)(x)
     return keras.Model(
-        inputs, layers.Dense(classes, activation="softmax", name="probabilities")(x), name="fcn"
+        inputs,
+        keras.layers.Dense(classes, activation="softmax", name="probabilities")(x),
+        name="fcn",
     )
 
 
@@ -106,5 +110,5 @@ def _convolution(
 ) -> keras.KerasTensor:
     # The normalisation has its own offset, so the convolution needs no bias. Its averages follow
     # in tens of steps, not hundreds: a small dataset has few.
-    x = layers.Conv2D(filters, kernel, strides=stride, padding="same", use_bias=False)(x)
-    return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+    x = keras.layers.Conv2D(filters, kernel, strides=stride, padding="same", use_bias=False)(x)
+    return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))

@@ -87,7 +87,7 @@ def ensure(client: MlflowClient, record: Record) -> str:
     )
     if restored:
         return str(restored[0].info.run_id)
-    import keras
+    from pipeline.backend import keras
 
     tags = {**record.tags, RESTORED_FROM: record.run_id}
     with tracking.run(experiment_id, record.name, tags) as run_id:
@@ -109,7 +109,7 @@ def log_training(record: Record, network: "keras.Model") -> None:
     network : keras.Model
         Logged as ``model``, with signature and input example.
     """
-    import keras
+    from pipeline.backend import keras
 
     mlflow.log_metrics(record.metrics)
     for file in (paths.MODEL_SPEC, paths.HISTORY, paths.PARAMS):

@@ -4,12 +4,12 @@ import hashlib
 import json
 import time
 
-import keras
 import mlflow
 import numpy as np
 import pandas as pd
 
 from pipeline import fit, params, paths, runs, split, stage, tracking
+from pipeline.backend import keras
 from pipeline.featurize import read as read_features
 
 

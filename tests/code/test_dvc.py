@@ -11,7 +11,7 @@ from pipeline import paths
 
 ROOT = Path(__file__).parents[2]
 STAGES: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
-PLUMBING = {"errors", "params", "paths", "runs", "stage", "tracking"}
+PLUMBING = {"backend", "errors", "params", "paths", "runs", "stage", "tracking"}
 """Changing these changes how work is started, checked and recorded, not what comes out."""
 
 

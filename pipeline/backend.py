@@ -1,0 +1,27 @@
+"""Keras, loaded without what TensorFlow prints at its start; import it from here."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Send what native code writes to the standard error nowhere; no log level reaches it."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+with _silent():
+    import keras
+
+__all__ = ["keras"]
