@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -13,7 +14,7 @@ from mlflow import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 from tqdm.auto import tqdm
 
-from pipeline import fit, params, paths, split, stage, tracking
+from pipeline import fit, model, params, paths, split, stage, tracking
 from pipeline.errors import UserError
 from pipeline.featurize import read as read_features
 from pipeline.params import Choices, Range, TrainParams, TuneParams
@@ -106,6 +107,7 @@ def study_name(tune: TuneParams, train: TrainParams, test_fold: int) -> str:
         "train": train.model_dump(exclude={"epochs", "patience"}),
         "test_fold": test_fold,
         "features": tracking.sha256(paths.FEATURES, paths.FEATURE_INDEX, paths.FEATURE_SPEC),
+        "code": tracking.sha256(*(Path(module.__file__) for module in (fit, model))),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
