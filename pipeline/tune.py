@@ -107,7 +107,7 @@ def study_name(tune: TuneParams, train: TrainParams, test_fold: int) -> str:
         "train": train.model_dump(exclude={"epochs", "patience"}),
         "test_fold": test_fold,
         "features": tracking.sha256(paths.FEATURES, paths.FEATURE_INDEX, paths.FEATURE_SPEC),
-        "code": tracking.sha256(*(Path(module.__file__) for module in (fit, model))),
+        "code": tracking.sha256(*(Path(str(module.__file__)) for module in (fit, model))),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
