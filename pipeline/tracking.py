@@ -66,7 +66,9 @@ def experiment(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name))
+            # without it the UI shows what it has for language models
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            return str(client.create_experiment(name, tags=kind))
         except MlflowException:  # another process was faster
             found = client.get_experiment_by_name(name)
             if found is None:
