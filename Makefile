@@ -32,10 +32,12 @@ format: $(BIN)/.installed ## put the code into shape
 bench: $(BIN)/.installed ## measure the figures in the README again
 	python -m bench.featurize
 
-lock: $(BIN)/.installed ## resolve pyproject.toml into requirements.lock
-	uv pip compile --universal --fork-strategy fewest --generate-hashes --python-version 3.11 \
-		--extra cpu --extra dev --custom-compile-command 'make lock' \
-		--quiet pyproject.toml --output-file requirements.lock
+COMPILE = uv pip compile pyproject.toml --universal --fork-strategy fewest --generate-hashes \
+	--python-version 3.11 --custom-compile-command 'make lock' --quiet
+
+lock: $(BIN)/.installed ## resolve pyproject.toml into the two lock files
+	$(COMPILE) --extra train --extra cpu --extra dev --output-file requirements.lock
+	$(COMPILE) --constraints requirements.lock --output-file requirements-service.lock
 
 clean: ## remove the environment and every output; your sounds stay
 	rm -rf .venv data features models reports mlruns mlflow.db* optuna.db* .dvc/cache .dvc/tmp
