@@ -184,7 +184,7 @@ def _range_or_choices(where: Any) -> str:
 class TuneParams(Section):
     """The hyper-parameter search."""
 
-    trials: int = Field(ge=1)
+    trials: int = Field(ge=0, description="0: no search, `train` is taken as it is")
     epochs: int = Field(ge=1, description="of a trial; `train.epochs` is for the final run")
     seed: int = Field(ge=0)
     space: dict[

@@ -11,6 +11,7 @@ import pandas as pd
 from pipeline import fit, params, paths, runs, split, stage, tracking
 from pipeline.backend import keras
 from pipeline.featurize import read as read_features
+from pipeline.tune import read as read_best
 
 
 def main() -> str:
@@ -22,8 +23,8 @@ def main() -> str:
         The stage's closing line.
     """
     settings = params.load()
-    best = json.loads(paths.BEST_PARAMS.read_text(encoding="utf-8"))
-    chosen = params.with_values(settings.train, best["params"])
+    best = read_best()
+    chosen = params.with_values(settings.train, best.params)
     card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
     featurized = read_features()
     folds = split.by_fold(featurized.index, settings.split.test_fold)
@@ -40,9 +41,9 @@ def main() -> str:
         "split.test_fold": str(folds.test_fold),
         "split.validation_fold": str(folds.validation_fold),
         "split.train_folds": ",".join(map(str, folds.train_folds)),
-        "tune.study": best["study"],
-        "tune.trial": str(best["trial"]),
-        "tune.run_id": best["run_id"],
+        "tune.study": best.study or "none",
+        "tune.trial": "none" if best.trial is None else str(best.trial),
+        "tune.run_id": best.run_id or "none",
         **tracking.lineage(),
     }
     logged = tracking.flatten(

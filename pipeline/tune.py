@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,21 @@ def main() -> str:
         The stage's closing line.
     """
     settings = params.load()
+    for file in (paths.BEST_PARAMS, paths.TRIALS):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    if not settings.tune.trials:
+        write(Best(), table([]))
+        return "no search, for tune.trials is 0; training takes `train` as it is"
     card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
     featurized = read_features()
     folds = split.by_fold(featurized.index, settings.split.test_fold)
     data = fit.prepare(featurized.array, featurized.index, featurized.spec, folds, card["labels"])
     study = open_study(study_name(settings.tune, settings.train, settings.split.test_fold))
     if not study.get_trials(deepcopy=False):
-        # The first trial is what `train` says, so that a search ends no worse than none.
-        study.enqueue_trial({key: getattr(settings.train, key) for key in settings.tune.space})
+        enqueue_defaults(study, settings.train, settings.tune)
     close_dead_trials(study)
     known = len(finished(study))
-    missing = settings.tune.trials - known
+    missing = max(settings.tune.trials - known, 0)
 
     client = tracking.connect()
     experiment_id = tracking.experiment(client, card["name"])
@@ -58,7 +63,7 @@ def main() -> str:
     }
     with (
         tracking.run(experiment_id, f"search on {card['name']}", tags, resume=parent) as run_id,
-        tqdm(total=max(missing, 0), desc="tune", unit="trial", disable=None) as bar,
+        tqdm(total=missing, desc="tune", unit="trial", disable=None) as bar,
     ):
         while (done := len(finished(study))) < settings.tune.trials:
             study.sampler = sampler(settings.tune.seed + done, settings.tune.trials)
@@ -70,19 +75,38 @@ def main() -> str:
             bar.update()
         best = study.best_trial
         mlflow.log_metrics({"best_" + fit.BEST: best.value, "best_trial": best.number})
-
-    chosen = {"study": study.study_name, "trial": best.number, "value": best.value}
-    chosen |= {"run_id": run_id, "params": best.params}
-    for file in (paths.BEST_PARAMS, paths.TRIALS):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    paths.BEST_PARAMS.write_text(json.dumps(chosen, indent=2) + "\n", encoding="utf-8")
-    table(study).to_csv(paths.TRIALS, index=False)
+    write(
+        Best(study.study_name, best.number, best.value, run_id, best.params),
+        table(finished(study)),
+    )
     pruned = len(study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)))
     return (
-        f"{max(missing, 0)} trials run, {known} known before, {pruned} pruned; best is trial"
+        f"{missing} trials run, {known} known before, {pruned} pruned; best is trial"
         f" {best.number} with validation log loss {best.value:.3f}: "
         + ", ".join(f"{key} {_short(value)}" for key, value in best.params.items())
     )
+
+
+@dataclass(frozen=True)
+class Best:
+    """What the search found, as the train stage reads it; without values where none ran."""
+
+    study: str | None = None
+    trial: int | None = None
+    value: float | None = None
+    run_id: str | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+def read() -> Best:
+    """Read what the stage left."""
+    return Best(**json.loads(paths.BEST_PARAMS.read_text(encoding="utf-8")))
+
+
+def write(best: Best, trials: pd.DataFrame) -> None:
+    """Write the stage's outputs."""
+    paths.BEST_PARAMS.write_text(json.dumps(asdict(best), indent=2) + "\n", encoding="utf-8")
+    trials.to_csv(paths.TRIALS, index=False)
 
 
 def study_name(tune: TuneParams, train: TrainParams, test_fold: int) -> str:
@@ -135,6 +159,23 @@ def open_study(name: str) -> optuna.Study:
             f"the Optuna store at {storage} does not answer ({type(error).__name__}): check"
             " OPTUNA_STORAGE, or unset it for the local store."
         ) from error
+
+
+def enqueue_defaults(study: optuna.Study, train: TrainParams, tune: TuneParams) -> None:
+    """Let the first trial be what `train` says, so that a search ends no worse than none.
+
+    Where `train` lies outside the space that is not possible: Optuna suggests from it alone.
+    """
+    defaults = {name: getattr(train, name) for name in tune.space}
+    if all(contains(where, defaults[name]) for name, where in tune.space.items()):
+        study.enqueue_trial(defaults)
+
+
+def contains(where: Range | Choices, value: Any) -> bool:
+    """Whether a search through `where` could come upon `value`."""
+    if isinstance(where, Choices):
+        return value in where.choices
+    return value is not None and where.low <= value <= where.high
 
 
 def sampler(seed: int, trials: int) -> optuna.samplers.BaseSampler:
@@ -234,8 +275,8 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def table(study: optuna.Study) -> pd.DataFrame:
-    """Tabulate the study: a row a finished trial, with the best value so far."""
+def table(trials: list[FrozenTrial]) -> pd.DataFrame:
+    """Tabulate finished trials: a row each, with the best value so far."""
     rows = [
         {
             "trial": trial.number,
@@ -244,9 +285,9 @@ def table(study: optuna.Study) -> pd.DataFrame:
             "epochs": len(trial.intermediate_values),
             **trial.params,
         }
-        for trial in finished(study)
+        for trial in trials
     ]
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, columns=None if rows else ["trial", "state", fit.BEST, "epochs"])
     frame.insert(3, "best_so_far", frame[fit.BEST].cummin())
     return frame
 

@@ -228,6 +228,17 @@ def test_trials_are_added_to_a_study_that_is_asked_for_more(used: Repository) ->
     assert "1 trials run, 2 known before" in used.ok("python -m pipeline.tune")
 
 
+def test_without_a_search_training_takes_the_parameters_as_they_are(used: Repository) -> None:
+    used.set(tune__trials=0)
+    output = used.ok("dvc repro")
+    assert "no search" in output
+    assert "version 2 registered" in output or "version 1 is there already" in output
+    record = read_json(used, "models/run.json")
+    assert record["tags"]["tune.trial"] == "none"
+    assert record["params"]["train.learning_rate"] == 0.002
+    used.ok("dvc plots show")
+
+
 @pytest.mark.parametrize(
     ("stage", "change", "said"),
     [
