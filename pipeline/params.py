@@ -204,6 +204,19 @@ class EvaluateParams(Section):
     seed: int = Field(ge=0)
 
 
+class CrossvalParams(Section):
+    """Every official fold as the test fold once, apart from ``dvc repro``."""
+
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
+    workers: int | None = Field(ge=1, description="trainings at a time; null: one a core")
+
+    @model_validator(mode="after")
+    def _once_each(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds must differ")
+        return self
+
+
 class RegisterParams(Section):
     """The model registry."""
 
@@ -219,6 +232,7 @@ class Params(Section):
     train: TrainParams
     tune: TuneParams
     evaluate: EvaluateParams
+    crossval: CrossvalParams
     register_: RegisterParams = Field(alias="register")
 
     @model_validator(mode="after")

@@ -39,9 +39,21 @@ CONFUSION_PLOT = Path("reports/confusion.png")
 LEARNING_CURVES = Path("reports/learning_curves.png")
 REGISTRATION = Path("models/registration.json")
 
+BUNDLE = Path("bundle")
+"""What the service serves; made by ``python -m pipeline.package``, not by a stage."""
+
+CROSSVAL = Path("reports/crossval.json")
+CROSSVAL_FOLDS = Path("reports/crossval_folds.csv")
+CROSSVAL_CLASSES = Path("reports/crossval_classes.csv")
+CROSSVAL_PREDICTIONS = Path("reports/crossval_predictions.csv")
+CROSSVAL_CONFUSION = Path("reports/crossval_confusion.png")
+CROSSVAL_UNITS = Path("crossval/units")
+"""Finished trainings of a cross-validation; not a stage output, so DVC never deletes it."""
+
 OUTPUTS = {value for value in list(vars().values()) if isinstance(value, Path)} - {
     PARAMS,
     SOUNDS,
     DOWNLOADS,
+    CROSSVAL_UNITS,
 }
 """What the stages write, so what is missing where one has not run."""

@@ -10,15 +10,22 @@ from ruamel.yaml import YAML
 from pipeline import paths
 
 ROOT = Path(__file__).parents[2]
-STAGES: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES: dict[str, Any] = {
+    name: stage
+    for file in ("dvc.yaml", "crossval/dvc.yaml")
+    for name, stage in YAML(typ="safe").load((ROOT / file).read_text())["stages"].items()
+}
 PLUMBING = {"backend", "errors", "params", "paths", "runs", "stage", "tracking"}
 """Changing these changes how work is started, checked and recorded, not what comes out."""
+
+
+BEFORE = {"download", "featurize", "tune", "train"}
 
 
 def imports(module: Path) -> set[str]:
     """Modules of the pipeline that `module` imports, itself included, however deep.
 
-    Other stages do not count: what is needed of them is the function that reads their outputs.
+    Stages that run before do not count: only the function is needed that reads their outputs.
     """
     seen: set[str] = set()
     waiting = [module]
@@ -33,7 +40,7 @@ def imports(module: Path) -> set[str]:
                 names = [(node.module or "").split(".")[1]]
             for name in names:
                 target = ROOT / "pipeline" / f"{name}.py"
-                if name in STAGES or name in seen:
+                if name in BEFORE or name in seen:
                     continue
                 if target.is_file():
                     waiting.append(target)

@@ -17,6 +17,7 @@ COPIED = (
     ".dvc/config",
     ".dvcignore",
     ".gitignore",
+    "crossval/dvc.yaml",
     "dvc.yaml",
     "params.yaml",
     "pipeline",
