@@ -221,6 +221,11 @@ class RegisterParams(Section):
     """The model registry."""
 
     name: str = Field(min_length=1, pattern=r"^[^/:]+$", description="registered model")
+    significance: float = Field(gt=0, lt=1, description="of the paired test against the champion")
+    min_gain: float = Field(ge=0, lt=1, description="accuracy that a new champion gains at least")
+    on_incomparable: Literal["keep", "replace", "fail"] = Field(
+        description="the champion, when it has not answered for the same test clips"
+    )
 
 
 class Params(Section):

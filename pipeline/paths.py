@@ -55,5 +55,6 @@ OUTPUTS = {value for value in list(vars().values()) if isinstance(value, Path)} 
     SOUNDS,
     DOWNLOADS,
     CROSSVAL_UNITS,
+    BUNDLE,
 }
 """What the stages write, so what is missing where one has not run."""

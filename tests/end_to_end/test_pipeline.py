@@ -168,6 +168,48 @@ def test_a_training_parameter_reruns_tune_and_train_but_not_the_data(used: Repos
     assert read_json(used, "models/run.json")["run_id"] == runs(used, "train")[0].info.run_id
 
 
+def test_the_gate_promotes_what_is_better_on_the_same_clips(used: Repository) -> None:
+    # An oracle as the candidate: the stage's answers, all put right.
+    predictions = pd.read_csv(used.folder / "reports/predictions.csv")
+    wrong = (predictions["label"] != predictions["predicted"]).sum()
+    assert wrong >= 6, "the tiny network is expected to be bad"
+    used.ok("git -c user.name=t -c user.email=t@e commit -q --allow-empty -m next")
+    (used.folder / "reports/predictions.csv").unlink()  # a link into DVC's cache
+    predictions.assign(predicted=predictions["label"]).to_csv(
+        used.folder / "reports/predictions.csv", index=False
+    )
+    record = read_json(used, "models/run.json")
+    record["tags"]["model_sha256"] = "another network"
+    (used.folder / "models/run.json").unlink()
+    (used.folder / "models/run.json").write_text(json.dumps(record))
+    output = used.ok("python -m pipeline.register")
+    assert "version 2 registered, alias champion" in output
+    version = store(used).get_model_version_by_alias("sound-classifier", "champion")
+    assert "better: 100.0% against" in version.tags["decision"]
+    assert "| **the candidate right** |" in version.description
+
+
+def test_a_registration_stopped_before_the_alias_is_made_good(used: Repository) -> None:
+    client = MlflowClient(f"sqlite:///{used.folder}/mlflow.db")
+    client.delete_registered_model_alias("sound-classifier", "champion")
+    client.delete_model_version_tag("sound-classifier", "1", "decision")
+    assert "version 1 is there already, alias champion" in used.ok("dvc repro")
+
+
+def test_a_champion_of_another_test_fold_is_not_compared_but_decided(used: Repository) -> None:
+    used.set(split__test_fold=2, tune__trials=0)
+    assert "alias challenger" in used.ok("dvc repro")
+    version = store(used).get_model_version("sound-classifier", "2")
+    assert "has trained on clips of the candidate's test fold 2" in version.tags["decision"]
+    used.set(split__test_fold=3, register__on_incomparable="fail")
+    done = used.run("dvc repro")
+    assert done.returncode != 0
+    assert "set register.on_incomparable to keep or replace" in done.stdout
+    assert "Traceback" not in done.stdout
+    used.set(register__on_incomparable="replace")
+    assert "version 3 registered, alias champion" in used.ok("dvc repro")
+
+
 def test_a_lost_mlflow_store_is_told_again_without_training(used: Repository) -> None:
     (before,) = runs(used, "train")
     (used.folder / "mlflow.db").unlink()
