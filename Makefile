@@ -5,10 +5,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui test lint format lock bench clean
+.PHONY: help run ui test lint format lock bench bench-serve clean package serve
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(BIN)/.installed ## run the pipeline (dvc repro) and print what came out
 	@dvc repro
@@ -16,6 +16,12 @@ run: $(BIN)/.installed ## run the pipeline (dvc repro) and print what came out
 
 ui: $(BIN)/.installed ## open the MLflow UI on http://127.0.0.1:5000
 	mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI) --host 127.0.0.1 --port 5000
+
+package: $(BIN)/.installed ## make the serving bundle of the champion in bundle/
+	python -m pipeline.package
+
+serve: package ## serve the champion on http://127.0.0.1:3000
+	bentoml serve --host 127.0.0.1 --port 3000
 
 test: $(BIN)/.installed ## run all tests
 	pytest
@@ -35,12 +41,15 @@ bench: $(BIN)/.installed ## measure the figures in the README again
 COMPILE = uv pip compile pyproject.toml --universal --fork-strategy fewest --generate-hashes \
 	--python-version 3.11 --custom-compile-command 'make lock' --quiet
 
+bench-serve: package ## measure the service against the ancestor's way
+	python -m bench.serve
+
 lock: $(BIN)/.installed ## resolve pyproject.toml into the two lock files
 	$(COMPILE) --extra train --extra cpu --extra dev --output-file requirements.lock
 	$(COMPILE) --constraints requirements.lock --output-file requirements-service.lock
 
 clean: ## remove the environment and every output; your sounds stay
-	rm -rf .venv data features models reports mlruns mlflow.db* optuna.db* .dvc/cache .dvc/tmp
+	rm -rf .venv data features models reports bundle crossval/units mlruns mlflow.db* optuna.db* .dvc/cache .dvc/tmp
 
 # The installer comes from the lock file too, checked against its hash.
 $(BIN)/.installed: requirements.lock

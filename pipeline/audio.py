@@ -7,6 +7,7 @@ bounded blocks and measured, because a header may claim any length.
 
 import io
 import math
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -36,6 +37,30 @@ _CONTAINERS = "mov,matroska,ogg,wav,aac,amr,asf"
 
 class AudioError(Exception):
     """A clip that cannot be used; the message is one sentence, without the file's path."""
+
+
+class LimitError(AudioError):
+    """A clip that is longer than whoever decodes it will take."""
+
+
+class SlowError(LimitError):
+    """A clip that takes longer to decode than whoever decodes it will wait."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of other people's sound is decoded before it is refused.
+
+    Attributes
+    ----------
+    seconds : float
+        Of sound.
+    work_seconds : float
+        Of decoding, by the clock.
+    """
+
+    seconds: float = math.inf
+    work_seconds: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -71,7 +96,12 @@ class _Stream:
     blocks: Iterator[Waveform]  # each (samples, channels)
 
 
-def load(source: Path | bytes, sample_rate: int, max_seconds: float | None = None) -> Waveform:
+def load(
+    source: Path | bytes,
+    sample_rate: int,
+    max_seconds: float | None = None,
+    limits: Limits | None = None,
+) -> Waveform:
     """Decode a clip to mono at one sample rate.
 
     Parameters
@@ -82,6 +112,8 @@ def load(source: Path | bytes, sample_rate: int, max_seconds: float | None = Non
         Hz of the result; resampled by soxr at its high quality.
     max_seconds : float, optional
         Nothing beyond this time is decoded.
+    limits : Limits, optional
+        Beyond these the clip is refused, and until then never held at its own sample rate.
 
     Returns
     -------
@@ -92,26 +124,41 @@ def load(source: Path | bytes, sample_rate: int, max_seconds: float | None = Non
     ------
     AudioError
         When the source is not audio, is damaged, empty, or holds samples that are no numbers.
+    LimitError
+        When the clip is beyond the limits.
     """
+    limits = limits or Limits()
+    until = time.monotonic() + limits.work_seconds
     with _open(source) as stream:
         rate = stream.sample_rate
         wanted = math.inf if max_seconds is None else math.ceil(max_seconds * rate)
+        most = limits.seconds * rate
+        resampler = None
+        if rate != sample_rate:
+            resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
         parts: list[Waveform] = []
         have = 0
         for block in stream.blocks:
             part = block[: int(min(len(block), wanted - have))]
             # most clips have one channel, and a mean over one costs as much as a decoded frame
-            parts.append(part[:, 0] if part.shape[1] == 1 else part.mean(axis=1))
-            have += len(parts[-1])
+            mono = part[:, 0] if part.shape[1] == 1 else part.mean(axis=1)
+            have += len(mono)
+            if have > most:
+                raise LimitError(f"The clip is longer than {limits.seconds:g} seconds.")
+            if time.monotonic() > until:
+                raise SlowError(
+                    f"The clip takes longer than {limits.work_seconds:g} seconds to decode."
+                )
+            parts.append(resampler.resample_chunk(mono) if resampler else mono)
             if have >= wanted:
                 break
     if not have:
         raise AudioError("The file holds no samples.")
+    if resampler:
+        parts.append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
     wave: Waveform = np.concatenate(parts)
-    if rate != sample_rate:
-        wave = soxr.resample(wave, rate, sample_rate, quality="HQ")
-        if not len(wave):
-            raise AudioError("The file holds less than one sample at the wanted rate.")
+    if not len(wave):
+        raise AudioError("The file holds less than one sample at the wanted rate.")
     return wave if max_seconds is None else wave[: math.ceil(max_seconds * sample_rate)]
 
 

@@ -1,0 +1,306 @@
+"""What the service's measurements share: servers, clients, memory; all on this machine."""
+
+import contextlib
+import http.client
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+
+Command = Callable[[int], Sequence[str]]
+"""Port to command line."""
+
+HOST = "127.0.0.1"
+OURS = "pipeline.service:SoundClassifier"
+BOUNDARY = "a-boundary-that-no-clip-holds"
+HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a request.
+
+    Attributes
+    ----------
+    at, seconds : float
+        When it was sent, on the clock of ``time.perf_counter``, and how long the answer took.
+    status : int
+        0 when there was no answer.
+    retry_after : str or None
+        The header.
+    body : bytes
+    """
+
+    at: float
+    seconds: float
+    status: int
+    retry_after: str | None = None
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server; `seconds` from start to ready."""
+
+    process: psutil.Process
+    port: int
+    seconds: float
+
+    def memory(self) -> int:
+        """Bytes of the process tree, pages shared by several counted once (PSS)."""
+        return sum(p.memory_full_info().pss for p in self.tree())
+
+    def cpu_seconds(self) -> float:
+        """Processor time that the process tree has used."""
+        return sum(sum(p.cpu_times()[:2]) for p in self.tree())
+
+    def tree(self) -> list[psutil.Process]:
+        """List the process and all below it."""
+        return [self.process, *self.process.children(recursive=True)]
+
+
+@contextlib.contextmanager
+def served(
+    command: Command,
+    ready: str = "/readyz",
+    environment: dict[str, str] | None = None,
+    timeout: float = 120,
+) -> Iterator[Server]:
+    """Run a server on a free port; what it prints is shown only when it does not start.
+
+    Parameters
+    ----------
+    command : callable
+    ready : str
+        The path that answers 200 once the server is ready.
+    environment : dict, optional
+        Added to ours.
+    timeout : float
+        Seconds to wait for that.
+
+    Yields
+    ------
+    Server
+
+    Raises
+    ------
+    RuntimeError
+        When it does not become ready.
+    """
+    port = free_port()
+    with tempfile.TemporaryFile() as log:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            command(port),
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,  # so that nothing of it stays behind
+        )
+        try:
+            while request(port, ready, timeout=5).status != 200:
+                if process.poll() is not None or time.perf_counter() - started > timeout:
+                    log.seek(0)
+                    text = log.read().decode(errors="replace")[-3000:]
+                    raise RuntimeError(f"{' '.join(command(port))} is not ready:\n{text}")
+                time.sleep(0.02)
+            seconds = time.perf_counter() - started
+            yield Server(psutil.Process(process.pid), port, seconds)
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def request(
+    port: int,
+    path: str,
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+    timeout: float = 60,
+) -> Answer:
+    """Send a request on a connection of its own."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=timeout)
+    try:
+        return exchange(connection, path, body, headers)
+    finally:
+        connection.close()
+
+
+def upload(clip: bytes, field: str = "file", name: str = "clip.wav") -> bytes:
+    """Write a multipart body that holds one file."""
+    head = (
+        f"--{BOUNDARY}\r\n"
+        f'Content-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
+        "Content-Type: audio/wav\r\n\r\n"
+    )
+    return head.encode() + clip + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def closed_loop(
+    port: int,
+    bodies: Sequence[bytes],
+    clients: int,
+    seconds: float,
+    path: str = "/classify",
+    timeout: float = 120,
+) -> list[Answer]:
+    """Let clients ask again and again, each as soon as it has its answer.
+
+    Parameters
+    ----------
+    port : int
+    bodies : sequence of bytes
+        Uploads, in turn.
+    clients : int
+        Each with a connection that it keeps.
+    seconds : float
+        No request starts after this time.
+    path : str
+    timeout : float
+        Seconds that an answer may take.
+
+    Returns
+    -------
+    list of Answer
+        In the order of their ends.
+    """
+    numbers = itertools.count()
+    end = time.perf_counter() + seconds
+
+    def body() -> bytes | None:
+        return bodies[next(numbers) % len(bodies)] if time.perf_counter() < end else None
+
+    return _clients(port, body, clients, path, timeout)
+
+
+def open_loop(
+    port: int,
+    bodies: Sequence[bytes],
+    rate: float,
+    seconds: float,
+    path: str = "/classify",
+    clients: int = 96,
+    timeout: float = 60,
+) -> list[Answer]:
+    """Ask at a fixed rate, whether answers come or not.
+
+    Parameters
+    ----------
+    port : int
+    bodies : sequence of bytes
+        Uploads, in turn.
+    rate : float
+        Requests a second; less when all `clients` wait for an answer.
+    seconds : float
+    path : str
+    clients : int
+    timeout : float
+        Seconds that an answer may take.
+
+    Returns
+    -------
+    list of Answer
+        In the order of their ends.
+    """
+    start = time.perf_counter()
+    times = iter(start + n / rate for n in range(int(rate * seconds)))
+    numbers = itertools.count()
+    lock = threading.Lock()
+
+    def body() -> bytes | None:
+        with lock:
+            due = next(times, None)
+            number = next(numbers)
+        if due is None or time.perf_counter() > start + seconds:
+            return None
+        time.sleep(max(0.0, due - time.perf_counter()))
+        return bodies[number % len(bodies)]
+
+    return _clients(port, body, clients, path, timeout)
+
+
+def percentiles(answers: Sequence[Answer], *shares: float) -> list[float]:
+    """Give the time that these percentages of the answers were there in, in milliseconds."""
+    times = [answer.seconds for answer in answers] or [float("nan")]
+    return [float(value) * 1000 for value in np.percentile(times, shares)]
+
+
+def python(module: str) -> Command:
+    """Command line of a module of ours that takes a port."""
+    return lambda port: [sys.executable, "-m", module, str(port)]
+
+
+def bentoml_serve(service: str) -> Command:
+    """Command line of ``bentoml serve``, from this environment."""
+    program = str(Path(sys.executable).with_name("bentoml"))
+    return lambda port: [program, "serve", service, "--host", HOST, "--port", str(port)]
+
+
+def exchange(
+    connection: http.client.HTTPConnection,
+    path: str,
+    body: bytes | None,
+    headers: dict[str, str] | None,
+) -> Answer:
+    """Send a request on a connection that is kept; GET where there is no body."""
+    at = time.perf_counter()
+    method = "POST" if body else "GET"
+    try:
+        connection.request(method, path, body, headers or {})
+        response = connection.getresponse()
+        content = response.read()
+    except (OSError, http.client.HTTPException):
+        connection.close()  # the next request opens it again
+        return Answer(at, time.perf_counter() - at, 0)
+    seconds = time.perf_counter() - at
+    retry_after = response.getheader("Retry-After")
+    return Answer(at, seconds, response.status, retry_after, content)
+
+
+def _clients(
+    port: int, body: Callable[[], bytes | None], clients: int, path: str, timeout: float
+) -> list[Answer]:
+    """Run clients in threads, which wait for sockets nearly all the time."""
+    answers: list[Answer] = []
+
+    def client() -> None:
+        connection = http.client.HTTPConnection(HOST, port, timeout=timeout)
+        while (content := body()) is not None:
+            answers.append(exchange(connection, path, content, HEADERS))
+        connection.close()
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Write a markdown table, its first column left, the others right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)

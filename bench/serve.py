@@ -1,0 +1,196 @@
+"""The service against the ancestor's way and against BentoML with Keras, in one run.
+
+``python -m bench.serve [--rounds N] [--seconds S] [--starts N]``. Needs ``bundle/`` (made by
+``python -m pipeline.package``) and ``models/``. All three servers run on this machine, as does
+the load; they take turns, so that whatever else the machine does slows all of them. Every answer
+counts from the first byte sent to the last one read; each client sends its next request when it
+has its answer, over a connection that it keeps where the server allows it.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bench import harness
+from bench.harness import Answer, Server, closed_loop, percentiles, served, table
+
+CLIENTS = (1, 8, 32)
+BUNDLE = Path("bundle")
+
+
+@dataclass(frozen=True)
+class Side:
+    """A way to serve: its name, how it starts, and which path tells that it has."""
+
+    name: str
+    command: harness.Command
+    ready: str = "/readyz"
+
+
+SIDES = (
+    Side(
+        "Flask, Keras, librosa",
+        lambda port: [sys.executable, "-m", "bench.opponents", str(port)],
+        "/",
+    ),
+    Side("BentoML, Keras, librosa", harness.bentoml_serve("bench.opponents:KerasService")),
+    Side("ours", harness.bentoml_serve(harness.OURS)),
+)
+
+
+@dataclass
+class Measured:
+    """What one side did, round by round; `load` by the number of clients."""
+
+    ready: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    speed: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    answers: dict[int, list[Answer]] = field(default_factory=lambda: defaultdict(list))
+    cpu: list[float] = field(default_factory=list)
+    memory: int = 0
+
+
+def main() -> None:
+    """Print tables of latency and throughput, of memory and start, and of the targets."""
+    parser = argparse.ArgumentParser(description="The service against two usual ways to serve.")
+    parser.add_argument("--rounds", type=int, default=3, help="of each load")
+    parser.add_argument("--seconds", type=float, default=6, help="of one load")
+    parser.add_argument("--starts", type=int, default=3, help="of each server")
+    options = parser.parse_args()
+    clips = [file.read_bytes() for file in sorted((BUNDLE / "examples").glob("*.wav"))]
+    if not clips:
+        parser.error("bundle/examples holds no clips: run `python -m pipeline.package` first")
+    bodies = [harness.upload(clip) for clip in clips]
+
+    results = {side.name: Measured() for side in SIDES}
+    for _ in tqdm(range(options.starts - 1), "starts", disable=None):
+        for side in SIDES:
+            with served(side.command, side.ready) as server:
+                _first_answer(server, bodies, results[side.name])
+    with contextlib.ExitStack() as stack:
+        servers = {s.name: stack.enter_context(served(s.command, s.ready)) for s in SIDES}
+        for name, server in servers.items():
+            _first_answer(server, bodies, results[name])
+        _check_agreement(servers, bodies)
+        for _ in tqdm(range(options.rounds), "rounds", disable=None):
+            for clients in CLIENTS:
+                for name, server in servers.items():
+                    _load(server, bodies, clients, options.seconds, results[name])
+        for name, server in servers.items():
+            results[name].memory = server.memory()
+        nothing = closed_loop(servers["ours"].port, [b""], 1, 2.0, "/livez")
+        _print(results)
+        print(_parts(clips, results["ours"], nothing))
+
+
+def _first_answer(server: Server, bodies: Sequence[bytes], result: Measured) -> None:
+    answer = harness.request(server.port, "/classify", bodies[0], harness.HEADERS, timeout=120)
+    if answer.status != 200:
+        sys.exit(f"a server answers {answer.status}: {answer.body.decode(errors='replace')[:300]}")
+    result.ready.append(server.seconds)
+    result.first.append(answer.seconds)
+
+
+def _check_agreement(servers: dict[str, Server], bodies: Sequence[bytes]) -> None:
+    """All sides have to say the same, or their times mean nothing."""
+    for body in bodies:
+        said = []
+        for server in servers.values():
+            answer = harness.request(server.port, "/classify", body, harness.HEADERS)
+            probabilities = json.loads(answer.body)["probabilities"]
+            values = probabilities.values() if isinstance(probabilities, dict) else probabilities
+            said.append(sorted(values))
+        gap = max(abs(a - b) for one in said for a, b in zip(one, said[0], strict=True))
+        if gap > 0.01:
+            sys.exit(f"the servers disagree by {gap:.3f} on a clip: are bundle/ and models/ one?")
+
+
+def _load(
+    server: Server, bodies: Sequence[bytes], clients: int, seconds: float, result: Measured
+) -> None:
+    cpu, started = server.cpu_seconds(), time.perf_counter()
+    answers = closed_loop(server.port, bodies, clients, seconds)
+    good = [answer for answer in answers if answer.status == 200]
+    result.speed[clients].append(len(good) / (time.perf_counter() - started))
+    result.answers[clients] += answers
+    result.cpu.append((server.cpu_seconds() - cpu) / max(1, len(good)))
+
+
+def _print(results: dict[str, Measured]) -> None:
+    rows = []
+    ancestor = results[SIDES[0].name]
+    for clients in CLIENTS:
+        for name, result in results.items():
+            answers = result.answers[clients]
+            good = [answer for answer in answers if answer.status == 200]
+            pairs = zip(result.speed[clients], ancestor.speed[clients], strict=True)
+            ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+            times = (f"{value:,.1f}" for value in percentiles(good, 50, 95, 99))
+            speed = statistics.median(result.speed[clients])
+            rows.append(
+                (name, clients, *times, f"{speed:,.1f}", f"{ratio:,.1f}", len(answers) - len(good))
+            )
+    head = ("side", "clients", "p50 ms", "p95 ms", "p99 ms", "answers/s", "ratio", "not 200")
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"percentiles over all rounds, medians of answers/s; load averages at the end: {load}\n")
+    print(table(head, rows), end="\n\n")
+    print(
+        table(
+            ("side", "start to ready, s", "first answer, s", "memory (PSS), MB", "CPU ms/answer"),
+            [
+                (
+                    name,
+                    f"{statistics.median(result.ready):.2f}",
+                    f"{statistics.median(result.first):.2f}",
+                    f"{result.memory / 1e6:.0f}",
+                    f"{statistics.median(result.cpu) * 1000:.1f}",
+                )
+                for name, result in results.items()
+            ],
+        ),
+        end="\n\n",
+    )
+
+
+def _parts(clips: list[bytes], ours: Measured, nothing: list[Answer]) -> str:
+    """Where the milliseconds of a single client's request go; medians."""
+    from pipeline import audio
+    from pipeline.classifier import Classifier
+    from pipeline.features import windows
+
+    classifier = Classifier.load(BUNDLE)
+    spec = classifier.spec
+    times: dict[str, list[float]] = defaultdict(list)
+    for clip in clips * 20:
+        started = time.perf_counter()
+        wave = audio.load(clip, spec.sample_rate)
+        decoded = time.perf_counter()
+        features = classifier.extract(windows(wave, spec)[:1])
+        extracted = time.perf_counter()
+        classifier.infer(features)
+        times["decoding"].append(decoded - started)
+        times["features"].append(extracted - decoded)
+        times["network"].append(time.perf_counter() - extracted)
+    parts = {name: statistics.median(values) * 1000 for name, values in times.items()}
+    parts["HTTP and BentoML: a request that does nothing (GET /livez)"] = percentiles(nothing, 50)[
+        0
+    ]
+    whole = percentiles([answer for answer in ours.answers[1] if answer.status == 200], 50)[0]
+    size = statistics.median(len(clip) for clip in clips)
+    rest = f"the rest: {size / 1000:.0f} kB of upload, form, answer, change of threads"
+    rows = [*parts.items(), (rest, whole - sum(parts.values())), ("a request of one client", whole)]
+    return table(("where they go", "ms"), [(name, f"{value:.2f}") for name, value in rows])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,379 @@
+"""A registered model as a serving bundle: what the service needs, and nothing of what trained it.
+
+    python -m pipeline.package [VERSION_OR_ALIAS]
+
+The bundle is written only when LiteRT gives the same answers as Keras.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import io
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import soundfile
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from numpy.typing import NDArray
+
+from pipeline import audio, classifier, monitoring, params, paths, register, stage, tracking
+from pipeline.classifier import Classifier
+from pipeline.errors import UserError
+from pipeline.features import CHUNK, FeatureSpec, extract, normalise
+
+if TYPE_CHECKING:
+    import keras
+
+    Floats = NDArray[np.float32]
+
+TOLERANCE = 1e-5
+"""Largest difference of a probability between LiteRT and Keras."""
+
+EXAMPLE_SECONDS = 10.0
+"""Of an example, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Features, index and clips that the version was made from, where they are on this machine."""
+
+    array: "Floats"
+    index: pd.DataFrame
+
+
+def main(wanted: str = register.CHAMPION) -> str:
+    """Make the bundle of a version.
+
+    Parameters
+    ----------
+    wanted : str
+        An alias, or the number of a version.
+
+    Returns
+    -------
+    str
+        The closing line.
+
+    Raises
+    ------
+    UserError
+        When there is no such version, or when its export does not answer as it does.
+    """
+    name = params.load().register_.name
+    client = tracking.connect()
+    version = find(client, name, wanted)
+    with tempfile.TemporaryDirectory() as temporary:
+        # where in it the model is depends on how it was registered
+        fetched = Path(fetch(f"models:/{name}/{version.version}", Path(temporary)))
+        held = next((file.parent for file in fetched.rglob("MLmodel")), fetched)
+        network = _load(held / "data" / "model.keras")
+        spec = FeatureSpec.load(held / "extra_files" / paths.MODEL_SPEC.name)
+        dataset = json.loads((held / "extra_files" / paths.DATASET.name).read_text("utf-8"))
+        predictions = _predictions(version, Path(temporary))
+    material = find_material(version)
+    described = card(client, version, dataset, spec)
+    checked = write(
+        paths.BUNDLE,
+        network,
+        spec,
+        described,
+        clips=None if material is None else test_windows(material, version),
+        reference=reference(material, predictions, described["labels"]),
+        examples={} if material is None or predictions is None else examples(predictions, spec),
+    )
+    size = sum(file.stat().st_size for file in paths.BUNDLE.rglob("*") if file.is_file())
+    return f"{name} version {version.version} -> {paths.BUNDLE}/, {size / 1e6:.1f} MB; {checked}"
+
+
+def find(client: MlflowClient, name: str, wanted: str) -> ModelVersion:
+    """Find a version by its number or its alias.
+
+    Raises
+    ------
+    UserError
+        When the registry has none.
+    """
+    try:
+        if wanted.isdigit():
+            return client.get_model_version(name, wanted)
+        return client.get_model_version_by_alias(name, wanted)
+    except MlflowException:
+        pass  # which of the many reasons does not matter: it is not there
+    known = client.search_model_versions(f"name = '{name}'")
+    if not known:
+        raise UserError(
+            f"the registry at {tracking.uri()} has no model {name}: run `make run` first."
+        )
+    numbers = ", ".join(sorted((str(v.version) for v in known), key=int))
+    what = f"version {wanted}" if wanted.isdigit() else f"version with the alias {wanted}"
+    raise UserError(f"{name} has no {what} at {tracking.uri()}: its versions are {numbers}.")
+
+
+def fetch(source: str, folder: Path) -> str:
+    """Download artifacts.
+
+    Raises
+    ------
+    UserError
+        When the store does not have them.
+    """
+    try:
+        return str(mlflow.artifacts.download_artifacts(source, dst_path=str(folder)))
+    except (MlflowException, OSError) as error:
+        raise UserError(
+            f"{source} cannot be had from the store at {tracking.uri()}"
+            f" ({type(error).__name__}): its artifacts were moved or deleted."
+        ) from error
+
+
+def card(
+    client: MlflowClient, version: ModelVersion, dataset: dict[str, Any], spec: FeatureSpec
+) -> dict[str, Any]:
+    """Tell what the model is, for people: ``GET /model`` answers with it.
+
+    Parameters
+    ----------
+    client : MlflowClient
+    version : ModelVersion
+    dataset : dict
+        The dataset's card, as logged with the model.
+    spec : FeatureSpec
+
+    Returns
+    -------
+    dict
+    """
+    figures = client.get_run(version.run_id).data.metrics if version.run_id else {}
+    bands, frames = spec.shape
+    lineage = {k: v for k, v in version.tags.items() if not k.startswith("test_")}
+    return {
+        "name": version.name,
+        "version": str(version.version),
+        "aliases": sorted(version.aliases),
+        "description": version.description or "",
+        "labels": dataset["labels"],
+        "metrics": {
+            key.removeprefix("test_"): value
+            for key, value in sorted(figures.items())
+            if key.startswith("test_")
+        },
+        "dataset": {key: dataset.get(key) for key in ("name", "title", "license", "homepage")},
+        "features": {**spec.to_dict(), "bands": bands, "frames": frames},
+        "lineage": dict(sorted({"run_id": str(version.run_id), **lineage}.items())),
+    }
+
+
+def find_material(version: ModelVersion) -> Material | None:
+    """Find the features that the version was trained and tested with, known by their hash."""
+    wanted = version.tags.get("lineage.features_md5")
+    try:
+        with paths.FEATURES.open("rb") as file:
+            found = hashlib.file_digest(
+                file, lambda: hashlib.md5(usedforsecurity=False)
+            ).hexdigest()
+    except FileNotFoundError:
+        return None
+    if found != wanted:
+        return None
+    # a recording named 007 and a label named None are what they are
+    index = pd.read_csv(paths.FEATURE_INDEX, keep_default_na=False, dtype={"recording": str})
+    return Material(np.load(paths.FEATURES, mmap_mode="r"), index)
+
+
+def test_windows(material: Material, version: ModelVersion) -> "Floats":
+    """Features of the fold that the version was tested on, shape (windows, bands, frames)."""
+    fold = int(version.tags["split.test_fold"])
+    return np.asarray(material.array[np.flatnonzero(material.index["fold"] == fold)])
+
+
+def reference(
+    material: Material | None, predictions: pd.DataFrame | None, labels: list[str]
+) -> dict[str, Any]:
+    """Histograms that drift is measured against.
+
+    Parameters
+    ----------
+    material : Material or None
+        What sound is like: the quantities of all clips, each by its first window.
+    predictions : DataFrame or None
+        What answers are like: confidences and labels on the test clips, which the model had
+        not seen.
+    labels : list of str
+
+    Returns
+    -------
+    dict
+        Without the quantities that nothing is known of.
+    """
+    held: dict[str, Any] = {}
+    if material is not None:
+        rows = np.flatnonzero(material.index["window"] == 0)
+        summaries = [classifier.summarise(material.array[row]) for row in rows]
+        held |= {name: monitoring.histogram([s[name] for s in summaries]) for name in summaries[0]}
+    if predictions is not None:
+        confidences = predictions[[f"p_{label}" for label in labels]].max(axis=1)
+        held["confidence"] = monitoring.histogram(confidences.tolist())
+        held["label"] = monitoring.shares(predictions["predicted"], labels)
+    return held
+
+
+def examples(predictions: pd.DataFrame, spec: FeatureSpec) -> dict[str, "Floats"]:
+    """One clip a label from the test fold: the one that the model is most certain of and right.
+
+    Returns
+    -------
+    dict
+        Waveforms at the spec's sample rate by label; without those that are not on this machine.
+    """
+    chosen = {}
+    right = predictions[predictions["label"] == predictions["predicted"]]
+    for label, clips in right.groupby("label"):
+        best = clips.sort_values([f"p_{label}", "path"], ascending=[False, True])["path"].iloc[0]
+        with contextlib.suppress(audio.AudioError):
+            chosen[str(label)] = audio.load(paths.AUDIO / best, spec.sample_rate, EXAMPLE_SECONDS)
+    return chosen
+
+
+def write(
+    folder: Path,
+    network: "keras.Model",
+    spec: FeatureSpec,
+    described: dict[str, Any],
+    *,
+    clips: "Floats | None" = None,
+    reference: Mapping[str, Any] | None = None,
+    examples: "Mapping[str, Floats] | None" = None,
+) -> str:
+    """Export a network, hold it against Keras, and write the bundle: whole or not at all.
+
+    Parameters
+    ----------
+    folder : Path
+        Is replaced.
+    network : keras.Model
+    spec : FeatureSpec
+    described : dict
+        See :func:`card`.
+    clips : array, shape (windows, bands, frames), optional
+        Features, not normalised, on which the export has to answer as Keras does; noise takes
+        their place.
+    reference : dict, optional
+        See :func:`reference`.
+    examples : dict, optional
+        See :func:`examples`.
+
+    Returns
+    -------
+    str
+        What was compared, and how far it differed.
+
+    Raises
+    ------
+    UserError
+        When LiteRT and Keras differ.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".bundle-", dir=folder.parent) as temporary:
+        made = Path(temporary) / "bundle"
+        (made / classifier.EXAMPLES).mkdir(parents=True)
+        export(network, made / classifier.MODEL)
+        spec.save(made / classifier.SPEC)
+        exported = Classifier((made / classifier.MODEL).read_bytes(), spec, described)
+        checked = compare(network, exported, clips)
+        named = {}
+        for number, (label, waveform) in enumerate(sorted((examples or {}).items())):
+            # a label may be anything; a name that is not safe as a file's becomes a number
+            named[label] = f"{label if label.isidentifier() and label.isascii() else number}.wav"
+            soundfile.write(made / classifier.EXAMPLES / named[label], waveform, spec.sample_rate)
+        for name, content in (
+            (classifier.CARD, {**described, "examples": named, "checked": checked}),
+            (classifier.REFERENCE, reference or {}),
+        ):
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            (made / name).write_text(text, encoding="utf-8")
+        if folder.exists():
+            folder.rename(Path(temporary) / "before")
+        made.rename(folder)
+    return checked
+
+
+def export(network: "keras.Model", path: Path) -> None:
+    """Write a network in LiteRT's format."""
+    from pipeline.backend import _silent as silent
+
+    # a reloaded model has to be called once before it can be exported
+    network(np.zeros((1, *network.input_shape[1:]), np.float32))
+    with silent(), contextlib.redirect_stdout(io.StringIO()):
+        network.export(path, format="litert", verbose=False)
+
+
+def compare(network: "keras.Model", exported: Classifier, clips: "Floats | None") -> str:
+    """Hold the export against Keras.
+
+    Returns
+    -------
+    str
+        On what, and how far the probabilities differed.
+
+    Raises
+    ------
+    UserError
+        When a clip gets another label or a probability differs by more than 1e-5.
+    """
+    spec = exported.spec
+    if clips is None:
+        noise = np.random.default_rng(0).standard_normal((32, spec.samples), np.float32)
+        clips = np.stack([extract(window, spec) for window in noise])
+        on = f"{len(clips)} windows of noise, for the test clips are not on this machine"
+    else:
+        on = f"{len(clips)} test windows"
+    largest = 0.0
+    for first in range(0, len(clips), CHUNK):
+        chunk = clips[first : first + CHUNK]
+        expected = network.predict(normalise(chunk, spec)[..., None], verbose=0)
+        answered = exported.infer(chunk)
+        # unlike max(), it keeps what is not a number
+        largest = float(np.maximum(largest, np.abs(expected - answered).max()))
+        other = int((expected.argmax(axis=1) != answered.argmax(axis=1)).sum())
+        if other or not largest <= TOLERANCE:
+            raise UserError(
+                f"the exported model is not the registered one: {other} of {len(chunk)} windows"
+                f" get another label and a probability differs by {largest:.1e}; no bundle is"
+                " made of it."
+            )
+    return f"LiteRT equals Keras on {on} (largest difference {largest:.0e})"
+
+
+def _load(path: Path) -> "keras.Model":
+    from pipeline.backend import keras
+
+    return keras.saving.load_model(path)
+
+
+def _predictions(version: ModelVersion, folder: Path) -> pd.DataFrame | None:
+    """Fetch what the evaluation said of the test clips from the training run."""
+    if not version.run_id:
+        return None
+    try:
+        file = fetch(f"runs:/{version.run_id}/{paths.PREDICTIONS.name}", folder)
+    except UserError:
+        return None  # the version was made without our evaluation
+    return pd.read_csv(file, keep_default_na=False)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m pipeline.package", description=__doc__)
+    parser.add_argument(
+        "version", nargs="?", default=register.CHAMPION, help="a version's number or alias"
+    )
+    arguments = parser.parse_args()
+    stage.run("package", lambda: main(arguments.version))

@@ -1,0 +1,89 @@
+"""The BentoML service: ``bentoml serve``.
+
+BentoML brings the process, its worker, probes and the image; requests are answered by
+:mod:`pipeline.api`. This module is loaded by the process that supervises the worker as well, so
+everything heavy waits until a worker starts.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+# Before anything else reads them. One thread a BLAS call: its others would fight with ours for the
+# cores. And tell nobody that the service is used.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
+
+import bentoml
+
+from pipeline.errors import UserError
+from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+BUNDLE = Path(os.environ.get("SOUND_BUNDLE") or Path(__file__).parents[1] / "bundle")
+"""What is served."""
+
+TIMEOUT = 45
+"""Seconds a request may take: 30 to arrive, 2 to wait, 10 to be decoded."""
+
+_answer: "ASGIApp | None" = None
+
+
+async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
+    """Pass a request to the application of this worker; BentoML starts it before any arrives."""
+    assert _answer is not None  # noqa: S101
+    await _answer(scope, receive, send)
+
+
+@bentoml.service(
+    name="sound-classifier",
+    workers=1,
+    traffic={"timeout": TIMEOUT},
+    # BentoML's own figures have a time series for every path that anybody asks for: ours have not.
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    envs=[
+        {"name": "OPENBLAS_NUM_THREADS", "value": "1"},
+        # memory pools of the C library, by default eight a core
+        {"name": "MALLOC_ARENA_MAX", "value": "2"},
+        # BentoML keeps what is traced of a request until its time is up: 4 KB each, for 45 s
+        {"name": "OTEL_SDK_DISABLED", "value": "true"},
+    ],
+)
+@bentoml.asgi_app(application, path="/")
+class SoundClassifier:
+    """Serves the bundle that ``python -m pipeline.package`` made."""
+
+    def __init__(self) -> None:
+        from pipeline import api, classifier, monitoring
+
+        global _answer  # noqa: PLW0603  # one service a process; BentoML mounts before it makes it
+        settings = Settings.read()
+        model = classifier.Classifier.load(BUNDLE)
+        reference = classifier.read_reference(BUNDLE)
+        metrics = monitoring.Metrics(reference, settings.drift_predictions)
+        log = monitoring.PredictionLog(settings.prediction_log, metrics)
+        app, answer = api.make(model, settings, metrics, log, BUNDLE)
+        api.warm_up(app, model, settings.max_concurrent)
+        _answer = answer
+
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
+    @staticmethod
+    def check() -> None:
+        """Say in the supervising process what is wrong, for it starts failing workers for ever."""
+        try:
+            Settings.read()
+            if not (BUNDLE / "card.json").is_file():
+                raise UserError(
+                    f"{BUNDLE} is missing: make it with `make package`, which needs a registered"
+                    " model (`make run`)."
+                )
+        except UserError as error:
+            sys.exit(f"serve: error: {error}")
+
+    async def __is_ready__(self) -> bool:
+        """Whether warm-up is over."""
+        return _answer is not None

@@ -1,0 +1,67 @@
+"""What the service takes and how much of it: every limit is an environment variable."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from pipeline.errors import UserError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Limits, each an environment variable: ``SOUND_`` and the field's name in capitals."""
+
+    max_bytes: int = 20_000_000
+    """Of a request."""
+
+    max_seconds: float = 600.0
+    """Of a clip; a longer one is refused."""
+
+    max_windows: int = 120
+    """Of a clip that are analysed; what comes after them is not."""
+
+    max_files: int = 16
+    """Of a request."""
+
+    max_decode_seconds: float = 10.0
+    """For decoding all clips of a request, by the clock."""
+
+    max_concurrent: int = 8
+    """Requests worked on at a time; four times as many wait, for at most two seconds."""
+
+    drift_predictions: int = 500
+    """Latest predictions that are compared with the reference."""
+
+    prediction_log: Path | None = None
+    """Folder that every prediction is logged to; None logs nothing."""
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Read the settings.
+
+        Raises
+        ------
+        UserError
+            When one is not a positive number.
+        """
+        folder = environment.get("SOUND_PREDICTION_LOG")
+        values: dict[str, Any] = {"prediction_log": Path(folder) if folder else None}
+        for field in fields(cls):
+            name = f"SOUND_{field.name.upper()}"
+            text = environment.get(name)
+            if not text or field.name in values:
+                continue
+            try:
+                values[field.name] = float(text) if field.type is float else int(text)
+            except ValueError:
+                values[field.name] = 0
+            if not 0 < values[field.name] < float("inf"):
+                kind = "whole number" if field.type is int else "number"
+                raise UserError(f"{name} is {text!r}: it has to be a {kind} above 0.")
+        return cls(**values)
+
+    def limits(self) -> dict[str, float]:
+        """Give the limits by their names without ``max_``."""
+        return {k[4:]: v for k, v in asdict(self).items() if k.startswith("max_")}

@@ -1,0 +1,67 @@
+"""Damaged inputs through decoder, features and network, in a process of their own.
+
+``python -m tests.service.fuzz BUNDLE SEED COUNT`` prints what came of them as JSON. A process of
+its own, because a decoder that crashes would take the tests along, and one that hangs can only be
+ended from outside; the number of the input that is tried is therefore on standard error.
+"""
+
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+
+from pipeline import audio
+from pipeline.classifier import Classifier, Silence
+from tests.service import evil
+
+LIMITS = audio.Limits(seconds=600, work_seconds=10)
+
+
+def main(bundle: Path, seed: int, count: int) -> dict[str, Any]:
+    """Try `count` inputs; `grown` is by how much the last half needs more memory than the first."""
+    classifier = Classifier.load(bundle)
+    process = psutil.Process()
+    outcomes: Counter[str] = Counter()
+    failures: list[str] = []
+    slowest = (0.0, "")
+    memory: list[int] = []
+    for number in range(count):
+        print(number, file=sys.stderr, flush=True)
+        name, content = evil.mutated(seed, number)
+        started = time.monotonic()
+        try:
+            outcomes[outcome(classifier, content, overlapping=number % 2 == 0)] += 1
+        except Exception as error:
+            failures.append(f"{seed} {number} ({name}): {type(error).__name__}: {error}")
+        slowest = max(slowest, (time.monotonic() - started, f"{seed} {number} ({name})"))
+        if number % 40 == 0:
+            memory.append(process.memory_full_info().uss)
+    half = len(memory) // 2
+    return {
+        "outcomes": outcomes,
+        "failures": failures,
+        "slowest": slowest,
+        "grown": max(memory[half:]) - max(memory[:half], default=0),
+    }
+
+
+def outcome(classifier: Classifier, content: bytes, *, overlapping: bool) -> str:
+    """Give the sentence that refuses an input, or ``answered`` for one with an answer."""
+    try:
+        wave = audio.load(content, classifier.spec.sample_rate, limits=LIMITS)
+        found = classifier.predict(wave, 120, overlapping=overlapping)
+    except (audio.AudioError, Silence) as error:
+        return str(error)
+    for probabilities in (found.probabilities, *found.windows):
+        assert np.isfinite(probabilities).all()
+        assert abs(probabilities.sum() - 1) < 1e-4
+    return "answered"
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))

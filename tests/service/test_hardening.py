@@ -1,0 +1,462 @@
+"""What the service does with damage, lies, floods and its own end; on the real process.
+
+More inputs for a longer run: ``SOUND_FUZZ=100000 pytest tests/service/test_hardening.py``.
+"""
+
+import gzip
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+import pytest
+
+from bench import harness
+from bench.harness import BOUNDARY, HEADERS, Answer, Server, request, served, upload
+from bench.soak import soak
+from tests.service import evil
+
+ROOT = Path(__file__).parents[2]
+COUNT = int(os.environ.get("SOUND_FUZZ", "10000"))
+"""Damaged inputs, a fifth of them over HTTP."""
+
+ANSWERS = {200, 400, 404, 405, 408, 413, 415, 422, 503}
+LEAK = re.compile(r"Traceback|File \"|\.py\b|/(tmp|work|home|root|usr|proc|var)\b|site-packages|0x")
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def server(bundle: Path) -> Iterator[Server]:
+    """The service as it is started by hand, but less patient with decoding."""
+    with serve(bundle, SOUND_MAX_DECODE_SECONDS="3", SOUND_MAX_BYTES="5000000") as running:
+        yield running
+
+
+def serve(bundle: Path, **environment: str) -> AbstractContextManager[Server]:
+    return served(
+        harness.bentoml_serve(harness.OURS), environment={"SOUND_BUNDLE": str(bundle)} | environment
+    )
+
+
+def check(answer: Answer, name: str, seconds: float = 5.0) -> None:
+    """Hold an answer against what every answer has to be."""
+    assert answer.status in ANSWERS, f"{name}: {answer.status} {answer.body[:300]!r}"
+    assert answer.seconds < seconds, f"{name}: took {answer.seconds:.1f} s"
+    if answer.status == 200:
+        return
+    content = json.loads(answer.body)
+    assert list(content) == ["error"], f"{name}: {content}"
+    sentence = content["error"]
+    assert sentence.endswith("."), f"{name}: {sentence}"
+    assert "\n" not in sentence, f"{name}: {sentence}"
+    assert not LEAK.search(sentence), f"{name}: {sentence}"
+    if answer.status == 503:
+        assert answer.retry_after is not None, name
+
+
+def alive(server: Server, seconds: float = 1.0) -> None:
+    """The next caller is answered at once."""
+    answer = request(server.port, "/classify", upload(evil.seeds()["16.wav"]), HEADERS, timeout=10)
+    assert answer.status == 200
+    assert answer.seconds < seconds
+
+
+# ---- damaged files
+
+
+def test_damaged_files_are_answered_or_refused_and_nothing_crashes_hangs_or_grows(
+    bundle: Path,
+) -> None:
+    each = COUNT * 4 // 5 // 2
+    command = [sys.executable, "-m", "tests.service.fuzz", str(bundle)]
+    running = [
+        subprocess.Popen(
+            [*command, str(seed), str(each)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for seed in (1, 2)
+    ]
+    for seed, process in enumerate(running, 1):
+        try:
+            printed, tried = process.communicate(timeout=60 + each / 20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            _, tried = process.communicate()
+            pytest.fail(f"seed {seed} hangs at input {tried.split()[-1]}")
+        assert process.returncode == 0, f"seed {seed} died at input {tried[-2000:]}"
+        report = json.loads(printed)
+        assert not report["failures"]
+        assert report["slowest"][0] < 5, report["slowest"]
+        assert report["grown"] < 40 * MEGABYTE, report
+        assert report["outcomes"]["answered"] > each / 10  # or the damage is too crude to test much
+        assert len(report["outcomes"]) > 3
+
+
+def test_damaged_uploads_are_answered_or_refused_and_the_server_does_not_grow(
+    server: Server,
+) -> None:
+    count = COUNT // 5
+
+    def client(first: int) -> Iterator[tuple[str, Answer]]:
+        connection = http.client.HTTPConnection(harness.HOST, server.port, timeout=20)
+        for number in range(first, count, 2):
+            name, content = evil.mutated(3, number)
+            query = ("", "?windows=true", "?picture=true", "?windows=1&picture=1")[number % 4]
+            path, body = f"/classify{query}", upload(content, name="../../etc/passwd\0.mp3")
+            if number % 16 == 0:
+                path, body = f"/classify_batch{query}", upload(content, "files")
+            yield name, harness.exchange(connection, path, body, HEADERS)
+        connection.close()
+
+    memory: list[int] = []
+    statuses = set()
+
+    def run(first: int) -> None:
+        for number, (name, answer) in enumerate(client(first)):
+            check(answer, f"3 {first + 2 * number} ({name})")
+            statuses.add(answer.status)
+            if number % 50 == 0 and first == 0:
+                memory.append(server.memory())
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(run, (0, 1)))
+    assert {200, 415} <= statuses <= {200, 400, 415, 422}
+    half = len(memory) // 2
+    assert max(memory[half:]) - max(memory[:half]) < 40 * MEGABYTE
+    alive(server)
+
+
+@pytest.mark.parametrize("name", evil.not_sound())
+def test_what_is_no_sound_is_refused_in_one_sentence(server: Server, name: str) -> None:
+    for path, field in (("/classify", "file"), ("/classify_batch", "files")):
+        answer = request(server.port, path, upload(evil.not_sound()[name], field), HEADERS)
+        check(answer, name)
+
+
+def test_bombs_are_refused_in_bounded_time_and_memory(server: Server) -> None:
+    before = server.memory()
+    highest = [before]
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.2):
+            highest.append(server.memory())
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    bodies = [(name, upload(bomb)) for name, bomb in evil.bombs().items()] * 3
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for answer, (name, _) in zip(
+                pool.map(lambda b: request(server.port, "/classify", b[1], HEADERS), bodies),
+                bodies,
+                strict=True,
+            ):
+                check(answer, name, seconds=30)  # 8 at a time on the cores that there are
+                assert answer.status in {422, 503}, f"{name}: {answer.status} {answer.body!r}"
+    finally:
+        over.set()
+        watching.join()
+    # 600 s at 22,050 Hz are 53 MB; 8 at a time hold them once, and twice while they are joined
+    assert max(highest) - before < 8 * 2 * 60 * MEGABYTE
+    alive(server)
+
+
+def test_long_recordings_are_not_held_several_times_over(server: Server) -> None:
+    content = evil.written("WAV", "ULAW", evil.tone(590.0, 8_000), 8_000)
+    answer = request(server.port, "/classify?windows=1&picture=1", upload(content), HEADERS)
+    check(answer, "590 s", seconds=20)
+    assert answer.status == 200
+    found = json.loads(answer.body)
+    assert found["duration"] == pytest.approx(590, abs=1)
+    assert len(found["windows"]) == 120
+
+
+# ---- damaged requests
+
+
+def raw(server: Server, content: bytes, timeout: float = 10) -> Answer:
+    """Send bytes as they are, and read an answer."""
+    at = time.perf_counter()
+    with socket.create_connection((harness.HOST, server.port), timeout=timeout) as connection:
+        with suppress(ConnectionError):  # refused before it was all sent: there is an answer
+            connection.sendall(content)
+        response = http.client.HTTPResponse(connection, method="POST")
+        try:
+            response.begin()
+            body = response.read()
+        except (http.client.HTTPException, ConnectionError):
+            return Answer(at, time.perf_counter() - at, 0)
+        retry_after = response.getheader("Retry-After")
+        return Answer(at, time.perf_counter() - at, response.status, retry_after, body)
+
+
+def post(body: bytes, *headers: str, path: str = "/classify", length: bool = True) -> bytes:
+    """Write a request; a Content-Type only where `headers` have one."""
+    lines = [f"POST {path} HTTP/1.1", "Host: test", "Connection: close", *headers]
+    lines += [f"Content-Length: {len(body)}"] if length else []
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def part(head: str, content: bytes = b"", end: bool = True) -> bytes:
+    """Write a form of one part with this Content-Disposition."""
+    close = f"\r\n--{BOUNDARY}--\r\n".encode() if end else b""
+    return f"--{BOUNDARY}\r\n{head}\r\n\r\n".encode("latin-1") + content + close
+
+
+FORM = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
+FILE = 'Content-Disposition: form-data; name="file"; filename="a.wav"'
+CLIP = evil.seeds()["16.wav"]
+
+REQUESTS: dict[str, tuple[bytes, set[int]]] = {
+    "no body": (post(b""), {400}),
+    "no content type": (post(part(FILE, CLIP)), {400}),
+    "json": (post(b'{"file": "x"}', "Content-Type: application/json"), {400}),
+    "url-encoded": (post(b"file=x", "Content-Type: application/x-www-form-urlencoded"), {400}),
+    "bare audio": (post(CLIP, "Content-Type: audio/wav"), {400}),
+    "no boundary": (post(part(FILE, CLIP), "Content-Type: multipart/form-data"), {400}),
+    "empty boundary": (
+        post(part(FILE, CLIP), 'Content-Type: multipart/form-data; boundary=""'),
+        {400},
+    ),
+    "other boundary": (
+        post(part(FILE, CLIP), "Content-Type: multipart/form-data; boundary=other"),
+        {400},
+    ),
+    "huge boundary": (
+        post(part(FILE, CLIP), f"Content-Type: multipart/form-data; boundary={'x' * 5000}"),
+        {400},
+    ),
+    "boundary of odd bytes": (
+        post(part(FILE, CLIP), "Content-Type: multipart/form-data; boundary=\xff\xfe\x80"),
+        {400},
+    ),
+    "mixed": (post(part(FILE, CLIP), f"Content-Type: multipart/mixed; boundary={BOUNDARY}"), {400}),
+    "body cut off": (post(part(FILE, CLIP, end=False), FORM), {400}),
+    "header cut off": (post(b"--" + BOUNDARY.encode() + b"\r\nContent-Dispo", FORM), {400}),
+    "only the end": (post(f"--{BOUNDARY}--\r\n".encode(), FORM), {400}),
+    "nothing in the form": (post(b"\r\n", FORM), {400}),
+    "wrong field": (post(part(FILE.replace('"file"', '"clip"'), CLIP), FORM), {400}),
+    "no field name": (post(part("Content-Disposition: form-data", CLIP), FORM), {400}),
+    "no disposition": (post(part("X-Nothing: 1", CLIP), FORM), {400}),
+    "no header at all": (post(part("", CLIP), FORM), {400}),
+    "text instead of a file": (
+        post(part('Content-Disposition: form-data; name="file"', b"hello"), FORM),
+        {400},
+    ),
+    "address instead of a file": (
+        post(part('Content-Disposition: form-data; name="file"', b"http://127.0.0.1:1/x"), FORM),
+        {400},
+    ),
+    "path as file name": (post(part(FILE.replace("a.wav", "/etc/passwd"), CLIP), FORM), {200}),
+    "odd file name": (post(part(FILE.replace("a.wav", "\xff\0%n%s"), CLIP), FORM), {200, 400}),
+    "huge file name": (post(part(FILE.replace("a.wav", "x" * 100_000), CLIP), FORM), {400}),
+    "huge header of a part": (post(part(f"X-A: {'x' * MEGABYTE}\r\n{FILE}", CLIP), FORM), {400}),
+    "two files": (
+        post(part(FILE, CLIP, end=False) + b"\r\n" + part(FILE, CLIP), FORM),
+        {400},
+    ),
+    "a thousand parts": (
+        post((part(FILE, b"x", end=False) + b"\r\n") * 1_000 + part(FILE, CLIP), FORM),
+        {400, 413},
+    ),
+    "fifty thousand empty parts": (
+        post(f"--{BOUNDARY}\r\n\r\n\r\n".encode() * 50_000 + part(FILE, CLIP), FORM),
+        {400, 413},
+    ),
+    "a form in the form": (
+        post(part(f"{FILE}\r\n{FORM.replace(BOUNDARY, 'inner')}", b"--inner\r\n" + CLIP), FORM),
+        {415},
+    ),
+    "almost boundaries": (
+        post(part(FILE, f"\r\n--{BOUNDARY[:-1]}".encode() * 50_000), FORM),
+        {415},
+    ),
+    "line feeds only": (post(part(FILE, CLIP).replace(b"\r\n", b"\n"), FORM), {400}),
+    "gzip": (
+        post(gzip.compress(part(FILE, CLIP)), FORM, "Content-Encoding: gzip"),
+        {400, 415},
+    ),
+    "base64": (
+        post(part(f"{FILE}\r\nContent-Transfer-Encoding: base64", b"UklGRg=="), FORM),
+        {415},
+    ),
+    "several in batch": (
+        post(
+            part(FILE.replace('"file"', '"files"'), b"x", end=False) * 40,
+            FORM,
+            path="/classify_batch",
+        ),
+        {400, 413},
+    ),
+    "wrong query": (post(part(FILE, CLIP), FORM, path="/classify?windows=perhaps"), {422}),
+    "huge query": (post(part(FILE, CLIP), FORM, path="/classify?windows=" + "1" * 5000), {422}),
+    "odd query": (post(part(FILE, CLIP), FORM, path="/classify?%ff%00=%n&windows=%00"), {422}),
+    "wrong method": (post(b"", FORM).replace(b"POST", b"DELETE", 1), {405}),
+    "unknown path": (post(part(FILE, CLIP), FORM, path="/nothing/../../etc/passwd"), {404, 405}),
+    "example outside": (
+        post(b"", path="/examples/..%2f..%2fcard.json").replace(b"POST", b"GET", 1),
+        {404},
+    ),
+    "body above the limit": (post(part(FILE, bytes(6 * MEGABYTE)), FORM), {413}),
+    "body far above the limit": (post(part(FILE, bytes(40 * MEGABYTE)), FORM), {413}),
+    "claims of a terabyte": (
+        post(b"x", FORM, "Content-Length: 1000000000000", length=False),
+        {413},
+    ),
+    "chunked": (
+        post(
+            b"%x\r\n%s\r\n0\r\n\r\n" % (len(part(FILE, CLIP)), part(FILE, CLIP)),
+            *(FORM, "Transfer-Encoding: chunked"),
+            length=False,
+        ),
+        {200},
+    ),
+    "chunked above the limit": (
+        post(
+            b"100000\r\n%s\r\n" % bytes(0x100000) * 8 + b"0\r\n\r\n",
+            *(FORM, "Transfer-Encoding: chunked"),
+            length=False,
+        ),
+        {413},
+    ),
+    # these never get as far as our code: the server that BentoML brings refuses them
+    "length of many digits": (
+        post(b"x", FORM, f"Content-Length: {'9' * 5_000}", length=False),
+        {400, 413},
+    ),
+    "negative length": (post(b"x", FORM, "Content-Length: -1", length=False), {400}),
+    "length and chunks": (post(b"0\r\n\r\n", FORM, "Transfer-Encoding: chunked"), {400}),
+    "damaged chunks": (
+        post(b"zz\r\nxx", FORM, "Transfer-Encoding: chunked", length=False),
+        {0, 400},
+    ),
+    "no http": (b"\x16\x03\x01\x02\0\x01\0\x01\xfc" + bytes(500), {400}),
+    "megabyte of header": (post(b"", "X-A: " + "x" * MEGABYTE), {400, 431}),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_damaged_requests_are_refused(server: Server, name: str) -> None:
+    content, expected = REQUESTS[name]
+    answer = raw(server, content)
+    assert answer.status in expected, f"{answer.status}: {answer.body[:300]!r}"
+    if list(REQUESTS).index(name) < list(REQUESTS).index("length of many digits"):
+        check(answer, name)
+    alive(server)
+
+
+def test_a_connection_that_is_dropped_in_the_middle_harms_nobody(server: Server) -> None:
+    content = post(part(FILE, CLIP * 20), FORM)
+    for share in (0.001, 0.3, 0.9, 1.0):
+        for _ in range(20):
+            with socket.create_connection((harness.HOST, server.port)) as connection:
+                connection.sendall(content[: int(len(content) * share)])
+    alive(server)
+
+
+def test_callers_who_stop_sending_keep_no_one_waiting(server: Server) -> None:
+    content = post(part(FILE, CLIP), FORM)
+    stalled = [socket.create_connection((harness.HOST, server.port)) for _ in range(100)]
+    try:
+        for number, connection in enumerate(stalled):
+            connection.sendall(content[: 20 if number % 2 else len(content) // 2])
+        for _ in range(5):
+            alive(server)
+    finally:
+        for connection in stalled:
+            connection.close()
+
+
+# ---- the contract, floods, the end
+
+
+def test_the_openapi_document_tells_the_truth(server: Server, tmp_path: Path) -> None:
+    checks = (
+        "not_a_server_error,status_code_conformance,content_type_conformance,"
+        "response_headers_conformance,response_schema_conformance,negative_data_rejection,"
+        "unsupported_method,allow_header_conformance"
+    )
+    done = subprocess.run(
+        [
+            *(str(Path(sys.executable).with_name("schemathesis")), "run"),
+            f"http://{harness.HOST}:{server.port}/openapi.json",
+            *("--checks", checks, "--max-examples", "40", "--seed", "1", "--no-color"),
+            *("--phases", "examples,coverage,fuzzing", "--request-timeout", "10"),
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    alive(server)
+
+
+def test_at_twice_the_capacity_it_sheds_load_and_recovers_at_once(bundle: Path) -> None:
+    body = upload(evil.written("WAV", "PCM_16", evil.tone(4.0, 44_100), 44_100))
+    with serve(bundle, SOUND_MAX_CONCURRENT="2") as running:
+        found = soak(running, [body], seconds=10, clients=2, warm=3)
+        alive(running)
+    statuses = {answer.status for answer in found.answers}
+    assert statuses == {200, 503}
+    for answer in found.answers:
+        check(answer, "overload")
+    good = sum(answer.status == 200 for answer in found.answers)
+    assert good / 10 > 0.4 * found.capacity
+    assert found.grown() < 20 * MEGABYTE
+    assert {answer.status for answer in found.after} == {200}
+    assert found.after[0].seconds < 0.5
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_requests_in_progress_finish(bundle: Path, stop: signal.Signals) -> None:
+    clip = upload(evil.written("WAV", "PCM_16", evil.tone(200.0, 22_050), 22_050))
+    command = harness.bentoml_serve(harness.OURS)
+    port = harness.free_port()
+    process = subprocess.Popen(
+        command(port),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"SOUND_BUNDLE": str(bundle)},
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: request(port, "/readyz", timeout=2).status == 200, 60)
+        with ThreadPoolExecutor(6) as pool:
+            asked = [
+                pool.submit(request, port, "/classify?windows=1", clip, HEADERS) for _ in range(6)
+            ]
+            time.sleep(0.3)  # all are there, none is done: each takes about half a second
+            assert not any(answer.done() for answer in asked)
+            process.send_signal(stop)
+            for answer in asked:
+                assert answer.result().status == 200
+        assert process.wait(timeout=15) == 0
+        assert request(port, "/livez", timeout=1).status == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.05)

@@ -1,0 +1,294 @@
+"""The bundle: it is what was registered, to the bit where that can be, or it is not made."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipeline import audio, package, tracking
+from pipeline.classifier import Classifier, Silence, envelope, overlap
+from pipeline.errors import UserError
+from pipeline.features import FeatureSpec, normalise
+from pipeline.featurize import extract_files
+from tests.service.conftest import LABELS, ROOT, Trained, sound
+
+
+def test_litert_answers_as_keras_does(bundle: Path, trained: Trained) -> None:
+    network: Any = trained.network
+    expected = network.predict(normalise(trained.clips, trained.spec)[..., None], verbose=0)
+    answered = Classifier.load(bundle).infer(trained.clips)
+    np.testing.assert_allclose(answered, expected, atol=1e-5)
+    np.testing.assert_allclose(answered.sum(axis=1), 1, atol=1e-5)
+    assert [LABELS[i] for i in answered.argmax(axis=1)] == LABELS * 8
+
+
+def test_features_are_those_of_the_featurize_stage_to_the_bit(bundle: Path, tmp_path: Path) -> None:
+    classifier = Classifier.load(bundle)
+    files = []
+    for number, (rate, channels, subtype) in enumerate(
+        [(22050, 1, "PCM_16"), (44100, 2, "PCM_24"), (8000, 1, "PCM_U8"), (96000, 2, "FLOAT")]
+    ):
+        files.append(tmp_path / f"{number}.wav")
+        wave = sound(LABELS[number % 3], number, rate, 1.5 + number)
+        soundfile.write(files[-1], np.stack([wave] * channels, axis=1), rate, subtype=subtype)
+    limits = audio.Limits(600, 10)
+    for file, expected in zip(files, extract_files(files, classifier.spec), strict=True):
+        waveform = audio.load(file.read_bytes(), classifier.spec.sample_rate, limits=limits)
+        found = classifier.predict(waveform, 120)
+        np.testing.assert_array_equal(found.features, expected[0])
+
+
+def test_a_bundle_is_not_made_when_the_export_differs(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infer = Classifier.infer
+    described = {"labels": LABELS, "name": "x", "version": "1"}
+    for wrong in (
+        lambda self, clips: infer(self, clips) + 2e-5,
+        lambda self, clips: infer(self, clips)[:, ::-1],
+        lambda self, clips: infer(self, clips) * np.float32(np.nan),
+    ):
+        monkeypatch.setattr(Classifier, "infer", wrong)
+        with pytest.raises(UserError, match="no bundle"):
+            package.write(tmp_path / "bundle", trained.network, trained.spec, described)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_bundle_takes_the_place_of_the_old_one_whole(
+    trained: Trained, bundle: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    (folder / "stray").write_text("of before")
+    described = {"labels": LABELS, "name": "x", "version": "8"}
+    checked = package.write(folder, trained.network, trained.spec, described)
+    assert "noise, for the test clips are not on this machine" in checked
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "card.json", "examples", "model.tflite", "reference.json", "spec.npz",
+    ]  # fmt: skip
+    assert list(tmp_path.iterdir()) == [folder]
+    assert Classifier.load(folder).card["version"] == "8"
+
+
+def test_a_label_may_be_anything_and_its_example_has_a_safe_name(
+    trained: Trained, tmp_path: Path
+) -> None:
+    labels = ["../../etc/x", "dog bark", "ok"]
+    described = {"labels": labels, "name": "x", "version": "1"}
+    waves = {label: sound("tone", 1) for label in labels}
+    package.write(tmp_path / "b", trained.network, trained.spec, described, examples=waves)
+    named = json.loads((tmp_path / "b" / "card.json").read_text())["examples"]
+    assert list(named) == labels
+    assert {path.name for path in (tmp_path / "b" / "examples").iterdir()} == set(named.values())
+    assert named == {"../../etc/x": "0.wav", "dog bark": "1.wav", "ok": "ok.wav"}
+
+
+@pytest.mark.parametrize("missing", ["card.json", "model.tflite", "spec.npz"])
+def test_a_bundle_with_something_missing_or_broken_is_refused_in_one_sentence(
+    bundle: Path, tmp_path: Path, missing: str
+) -> None:
+    folder = shutil.copytree(bundle, tmp_path / "bundle")
+    (folder / missing).write_bytes(b"not what it should be")
+    with pytest.raises(UserError, match=r"run|make"):
+        Classifier.load(folder)
+    (folder / missing).unlink()
+    with pytest.raises(UserError, match="is missing"):
+        Classifier.load(folder)
+
+
+def test_silence_is_not_classified_and_left_out_of_a_timeline(bundle: Path) -> None:
+    classifier = Classifier.load(bundle)
+    rate = classifier.spec.sample_rate
+    quiet = np.zeros(12 * rate, np.float32)
+    for overlapping in (False, True):
+        with pytest.raises(Silence, match="silent"):
+            classifier.predict(quiet, 120, overlapping=overlapping)
+    half = np.concatenate([quiet, sound("tone", 3, rate, 6.0)])
+    found = classifier.predict(half, 120, overlapping=True)
+    assert found.starts.tolist() == [10.0, 12.0, 14.0]
+    assert LABELS[int(found.probabilities.argmax())] == "tone"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "windows"), [(0.1, 1), (4.0, 1), (4.1, 2), (6.0, 2), (6.1, 3), (60.0, 5)]
+)
+def test_windows_overlap_by_half_and_cover_the_clip_up_to_their_number(
+    bundle: Path, seconds: float, windows: int
+) -> None:
+    spec = FeatureSpec.load(bundle / "spec.npz")
+    wave = np.arange(round(seconds * spec.sample_rate), dtype=np.float32)
+    pieces = overlap(wave, spec, 5)
+    assert pieces.shape == (windows, spec.samples)
+    hop = spec.samples // 2
+    for number, piece in enumerate(pieces):
+        kept = wave[number * hop : number * hop + spec.samples]
+        np.testing.assert_array_equal(piece[: kept.size], kept)
+        assert not piece[kept.size :].any()
+
+
+def test_an_envelope_has_the_lowest_and_highest_of_every_stretch() -> None:
+    wave = np.array([0.5, -0.5, 0.25, 3.0, -4.0, 0.0], np.float32)
+    assert envelope(wave, 3) == [(-0.5, 0.5), (0.25, 1.0), (-1.0, 0.0)]
+    assert len(envelope(wave, 600)) == 6
+    assert len(envelope(np.zeros(100_003, np.float32), 600)) == 600
+
+
+def test_without_a_version_the_user_is_told_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    client = tracking.connect()
+    with pytest.raises(UserError, match="no model sounds: run `make run` first"):
+        package.find(client, "sounds", "champion")
+    client.create_registered_model("sounds")
+    client.create_model_version("sounds", source=str(tmp_path))
+    with pytest.raises(UserError, match=r"no version with the alias champion .* versions are 1"):
+        package.find(client, "sounds", "champion")
+    with pytest.raises(UserError, match="no version 5"):
+        package.find(client, "sounds", "5")
+    assert package.find(client, "sounds", "1").version in (1, "1")
+
+
+def test_other_features_than_those_of_the_version_are_not_taken_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    version = SimpleNamespace(tags={"lineage.features_md5": "0" * 32})
+    assert package.find_material(version) is None
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features" / "features.npy").write_bytes(b"others")
+    assert package.find_material(version) is None
+
+
+@pytest.fixture
+def registry(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], dict[str, Any]]:
+    """A folder like one in which the pipeline ran, with the network as champion; runs the step."""
+    import mlflow
+
+    from pipeline import paths
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    for file in (paths.FEATURES, paths.MODEL_SPEC, paths.DATASET, paths.PREDICTIONS):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    trained.spec.save(paths.MODEL_SPEC)
+    card = {"name": "test", "title": "Test", "license": "-", "homepage": "", "labels": LABELS}
+    paths.DATASET.write_text(json.dumps(card))
+    np.save(paths.FEATURES, trained.clips)
+    rows = [f"{label}-{n}.wav,0,{label},{1 + n % 2},{n}" for n in range(8) for label in LABELS]
+    paths.FEATURE_INDEX.write_text("\n".join(["path,window,label,fold,recording", *rows]) + "\n")
+    probabilities = Classifier.infer(_keras_as_classifier(trained), trained.clips[:6])
+    header = ["path", "label", "fold", "recording", "predicted", *(f"p_{x}" for x in LABELS)]
+    lines = [",".join(header)]
+    for number, row in enumerate(probabilities):
+        label = LABELS[number % 3]
+        file = paths.AUDIO / f"{label}-{number // 3}.wav"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(file, sound(label, 72 + number), 22050)
+        lines.append(",".join([file.name, label, "1", "0", label, *map(str, row)]))
+    paths.PREDICTIONS.write_text("\n".join(lines) + "\n")
+
+    client = tracking.connect()
+    mlflow.set_experiment("test")
+    with mlflow.start_run() as run:
+        mlflow.tensorflow.log_model(
+            trained.network,
+            name="model",
+            extra_files=[str(paths.MODEL_SPEC), str(paths.DATASET)],
+            pip_requirements=["keras"],
+        )
+        mlflow.log_artifact(str(paths.PREDICTIONS))
+        mlflow.log_metrics({"test_accuracy": 0.9, "best_epoch": 3})
+    client.create_registered_model("sound-classifier")
+    client.create_model_version(
+        "sound-classifier",
+        source=f"runs:/{run.info.run_id}/model",
+        run_id=run.info.run_id,
+        description="made here",
+        tags={
+            "test_accuracy": "0.9",
+            "split.test_fold": "1",
+            "lineage.features_md5": hashlib.md5(paths.FEATURES.read_bytes()).hexdigest(),
+        },
+    )
+    client.set_registered_model_alias("sound-classifier", "champion", "1")
+
+    def step() -> dict[str, Any]:
+        line = package.main()
+        held = {
+            name: json.loads((paths.BUNDLE / f"{name}.json").read_text())
+            for name in ("card", "reference")
+        }
+        return {**held, "line": line}
+
+    return step
+
+
+def _keras_as_classifier(trained: Trained) -> Any:
+    network: Any = trained.network
+
+    class Keras:
+        spec = trained.spec
+
+        def _interpreter(self) -> Any:
+            class Interpreter:
+                def set_tensor(self, _: int, window: Any) -> None:
+                    self.window = window
+
+                def invoke(self) -> None:
+                    self.answer = network.predict(self.window, verbose=0)
+
+                def get_tensor(self, _: int) -> Any:
+                    return self.answer
+
+            return Interpreter(), {"index": 0}, {"index": 0, "shape": [1, len(LABELS)]}
+
+    return Keras()
+
+
+def test_the_champion_of_a_registry_becomes_a_bundle(
+    registry: Callable[[], dict[str, Any]], trained: Trained
+) -> None:
+    made = registry()
+    assert "sound-classifier version 1 -> bundle/" in made["line"]
+    assert "LiteRT equals Keras on 12 test windows" in made["line"]
+    card = made["card"]
+    assert (card["name"], card["version"], card["aliases"]) == (
+        "sound-classifier",
+        "1",
+        ["champion"],
+    )
+    assert card["labels"] == LABELS
+    assert card["metrics"] == {"accuracy": 0.9}
+    assert card["lineage"]["split.test_fold"] == "1"
+    assert len(card["lineage"]["run_id"]) == 32
+    assert "test_accuracy" not in card["lineage"]
+    assert list(card["examples"]) == LABELS
+    assert set(made["reference"]) == {"level", "contrast", "centroid", "confidence", "label"}
+    assert sum(made["reference"]["level"]["counts"]) == 24
+    assert made["reference"]["label"] == {"labels": LABELS, "counts": [2, 2, 2]}
+    answered = Classifier.load(Path("bundle"))
+    for label in LABELS:
+        wave = audio.load(Path("bundle/examples") / f"{label}.wav", 22050)
+        assert LABELS[int(answered.predict(wave, 1).probabilities.argmax())] == label
+
+    before = {p: p.read_bytes() for p in Path("bundle").rglob("*") if p.is_file()}
+    registry()
+    assert {p: p.read_bytes() for p in Path("bundle").rglob("*") if p.is_file()} == before
+
+    Path("features/features.npy").unlink()
+    made = registry()
+    assert "noise, for the test clips are not on this machine" in made["line"]
+    assert set(made["reference"]) == {"confidence", "label"}
+    assert made["card"]["examples"] == {}

@@ -1,0 +1,213 @@
+"""The real process: ``bentoml serve``, and a bento built of the bundle."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from bench import harness
+from tests.service.conftest import LABELS, ROOT, Service, sound
+from tests.service.test_api import wav
+
+TRAINING = ("mlflow", "keras", "tensorflow", "librosa", "pandas", "dvc", "sklearn", "matplotlib")
+
+PEEK = """
+import importlib.abc, json, sys
+
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in %r:
+            raise ModuleNotFoundError(f"the service imports {name}")
+
+sys.meta_path.insert(0, Refuse())
+from pipeline.service import SoundClassifier
+SoundClassifier.inner()
+from pipeline import service
+import asyncio, httpx
+async def ask():
+    transport = httpx.ASGITransport(service.application)
+    async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+        clip = (await client.get("/examples/tone.wav")).content
+        return (await client.post("/classify", files={"file": ("a", clip)})).json()
+print(json.dumps({"answer": asyncio.run(ask()), "modules": sorted(sys.modules)}))
+"""
+
+
+def bentoml_command() -> str:
+    return str(Path(sys.executable).with_name("bentoml"))
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("BENTOML_", "SOUND_"))}
+    return {**kept, "BENTOML_HOME": str(home), "PYTHONPATH": str(ROOT), **more}
+
+
+def test_a_clip_is_classified(server: Service) -> None:
+    with httpx.Client(base_url=server.url) as client:
+        for label in LABELS:
+            clip = wav(sound(label, 2000, 48000, 3), 48000)
+            answer = client.post("/classify", files={"file": ("a.wav", clip)})
+            assert (answer.status_code, answer.json()["label"]) == (200, label)
+
+
+def test_probes_metrics_and_errors_are_ours_and_not_the_frameworks(server: Service) -> None:
+    with httpx.Client(base_url=server.url) as client:
+        assert client.get("/livez").status_code == 200
+        assert client.get("/readyz").status_code == 200
+        client.post("/classify", files={"file": ("a.wav", wav(sound("tone", 1)))})
+        client.post("/classify", files={"file": ("a.wav", b"a note")})
+        client.get("/made-up")
+        text = client.get("/metrics").text
+        assert 'sound_predictions_total{label="tone"}' in text
+        assert 'sound_rejected_total{reason="format"}' in text
+        assert "made-up" not in text
+        for path, status in (("/made-up", 404), ("/schema", 404), ("/assets/x", 404)):
+            answer = client.get(path)
+            assert (answer.status_code, list(answer.json())) == (status, ["error"])
+        assert client.post("/livez").json().keys() == {"error"}
+        assert client.get("/docs.json").json()["info"]["title"] == "sound-classifier"
+        assert client.get("/").headers["content-type"].startswith("text/html")
+
+
+def test_predictions_are_logged_where_it_was_asked_for(server: Service) -> None:
+    httpx.post(f"{server.url}/classify", files={"file": ("a.wav", wav(sound("hiss", 1)))})
+    (file,) = server.log.glob("*/data/*.log")
+    last = json.loads(file.read_text().splitlines()[-1])
+    assert last["label"] == "hiss"
+    assert set(last) >= {"confidence", "level", "contrast", "centroid", "duration", "version"}
+
+
+def test_a_large_upload_gets_its_answer_and_not_a_broken_connection(server: Service) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    headers = {"Content-Type": "multipart/form-data; boundary=B"}
+    connection.request("POST", "/classify", bytes(40_000_000), headers)
+    answer = connection.getresponse()
+    assert answer.status == 413
+    assert json.loads(answer.read())["error"] == "The request is larger than 20 MB."
+
+
+def test_the_service_needs_nothing_of_training(bundle: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PEEK % (TRAINING,)],
+        env=environment(tmp_path, SOUND_BUNDLE=str(bundle)),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["answer"]["label"] == "tone"
+    assert not {name.split(".")[0] for name in said["modules"]} & set(TRAINING)
+
+
+def test_the_process_that_supervises_loads_nothing_heavy(tmp_path: Path) -> None:
+    code = "import sys, pipeline.service; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(tmp_path),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not {"numpy", "scipy", "soundfile", "fastapi", "ai_edge_litert"} & set(
+        done.stdout.split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"SOUND_BUNDLE": "nowhere"}, "nowhere is missing: make it with `make package`"),
+        ({"SOUND_MAX_FILES": "many"}, "SOUND_MAX_FILES is 'many': it has to be a whole number"),
+    ],
+)
+def test_what_is_wrong_at_the_start_is_said_in_one_sentence(
+    settings: dict[str, str], sentence: str, bundle: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [bentoml_command(), "serve", harness.OURS, "--port", str(harness.free_port())],
+        env=environment(tmp_path, **{"SOUND_BUNDLE": str(bundle), **settings}),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_termination_finishes_what_is_being_done(bundle: Path, tmp_path: Path) -> None:
+    long = wav(sound("tone", 1, 44100, 40), 44100, "FLAC")
+    statuses: list[int] = []
+
+    def ask(port: int) -> None:
+        files = [("files", (str(i), long)) for i in range(4)]
+        answer = httpx.post(f"http://127.0.0.1:{port}/classify_batch", files=files, timeout=60)
+        statuses.append(answer.status_code)
+
+    command = harness.bentoml_serve(harness.OURS)
+    settings = {"SOUND_BUNDLE": str(bundle), "BENTOML_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    with harness.served(command, environment=settings) as running:
+        askers = [threading.Thread(target=ask, args=(running.port,)) for _ in range(3)]
+        for asker in askers:
+            asker.start()
+        time.sleep(0.3)
+        running.process.send_signal(signal.SIGTERM)
+        for asker in askers:
+            asker.join()
+        psutil.wait_procs([running.process], timeout=30)
+    assert statuses == [200, 200, 200]
+
+
+def test_a_bento_is_built_of_it_and_serves(bundle: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "pipeline", source / "pipeline")
+    shutil.copytree(bundle, source / "bundle")
+    for name in ("bentofile.yaml", "requirements-service.lock"):
+        shutil.copy(ROOT / name, source)
+    home = environment(tmp_path / "home")
+    del home["PYTHONPATH"]
+    built = subprocess.run(
+        [bentoml_command(), "build", "--output", "tag"],
+        env=home,
+        cwd=source,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    tag = built.stdout.split("__tag__:")[-1].split()[0]
+    bento = next((tmp_path / "home" / "bentos" / "sound-classifier").glob("[!l]*"))
+    held = {str(path.relative_to(bento / "src")) for path in (bento / "src").rglob("*.py")}
+    assert "pipeline/service.py" in held
+    assert not held & {"pipeline/train.py", "pipeline/package.py", "pipeline/tracking.py"}
+    assert (bento / "src" / "bundle" / "model.tflite").is_file()
+    locked = (bento / "env" / "python" / "requirements.txt").read_text()
+    assert "--hash=sha256:" in locked
+
+    def command(port: int) -> list[str]:
+        return [bentoml_command(), "serve", tag, "--host", "127.0.0.1", "--port", str(port)]
+
+    without: dict[str, Any] = {"BENTOML_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
+    with harness.served(command, environment=without) as running:
+        answer = harness.request(running.port, "/model")
+        assert json.loads(answer.body)["version"] == "7"
+        clip = harness.request(running.port, "/examples/tone.wav")
+        assert clip.status == 200
