@@ -51,8 +51,7 @@ READ_SECONDS = 30.0
 """For a request to arrive; the rest of the time it is allowed is ours."""
 
 POLICY = (
-    "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:;"
-    " connect-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; object-src 'none';"
+    "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none';"
     " base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 """No request of the page leaves the host, whatever is in it."""
@@ -542,7 +541,7 @@ def make(  # noqa: PLR0915  # the routes, one after the other
     )
     door = Door(settings)
     desk = Desk(classifier, settings, metrics, log)
-    threads = ThreadPoolExecutor(settings.max_concurrent, thread_name_prefix="desk")
+    threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="desk")
     examples = {name: bundle / EXAMPLES / name for name in card.get("examples", {}).values()}
     model = ModelCard(
         **{key: card[key] for key in ModelCard.model_fields if key not in ("limits", "examples")},
@@ -746,8 +745,10 @@ def _add_pages(app: FastAPI) -> None:
             swagger_favicon_url="/swagger/favicon-light-32x32.png",
             swagger_ui_parameters={"validatorUrl": None},
         )
-        # Swagger is set up by a script in the page itself
-        answer.headers["Content-Security-Policy"] = f"{POLICY}; script-src 'self' 'unsafe-inline'"
+        # Swagger is set up by a script in the page itself, and styles its parts one by one
+        answer.headers["Content-Security-Policy"] = (
+            f"{POLICY}; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"
+        )
         return answer
 
     @app.get("/docs.json", include_in_schema=False)

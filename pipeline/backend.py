@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Send what native code writes to the standard error nowhere; no log level reaches it."""
     sys.stderr.flush()
     stderr = os.dup(2)
@@ -21,7 +21,7 @@ def _silent() -> Iterator[None]:
         os.close(stderr)
 
 
-with _silent():
+with silent():
     import keras
 
-__all__ = ["keras"]
+__all__ = ["keras", "silent"]

@@ -308,7 +308,7 @@ def write(
 
 def export(network: "keras.Model", path: Path) -> None:
     """Write a network in LiteRT's format."""
-    from pipeline.backend import _silent as silent
+    from pipeline.backend import silent
 
     # a reloaded model has to be called once before it can be exported
     network(np.zeros((1, *network.input_shape[1:]), np.float32))

@@ -67,7 +67,7 @@ class SoundClassifier:
         metrics = monitoring.Metrics(reference, settings.drift_predictions)
         log = monitoring.PredictionLog(settings.prediction_log, metrics)
         app, answer = api.make(model, settings, metrics, log, BUNDLE)
-        api.warm_up(app, model, settings.max_concurrent)
+        api.warm_up(app, model, settings.threads)
         _answer = answer
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]

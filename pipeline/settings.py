@@ -62,6 +62,14 @@ class Settings:
                 raise UserError(f"{name} is {text!r}: it has to be a {kind} above 0.")
         return cls(**values)
 
+    @property
+    def threads(self) -> int:
+        """Threads that decode and classify: more than cores, for a long clip must not hold up all.
+
+        Requests beyond them wait for a thread; each thread has an interpreter and its memory.
+        """
+        return min(self.max_concurrent, 2 * (os.cpu_count() or 1))
+
     def limits(self) -> dict[str, float]:
         """Give the limits by their names without ``max_``."""
         return {k[4:]: v for k, v in asdict(self).items() if k.startswith("max_")}
