@@ -16,8 +16,8 @@ class Settings:
     max_bytes: int = 20_000_000
     """Of a request."""
 
-    max_seconds: float = 600.0
-    """Of a clip; a longer one is refused."""
+    max_seconds: float = 180.0
+    """Of a clip; a longer one is refused. A clip of this length is 16 MB while it is analysed."""
 
     max_windows: int = 120
     """Of a clip that are analysed; what comes after them is not."""
