@@ -13,7 +13,7 @@ from pipeline.split import Split, by_fold
 
 RATE = 22050
 LABELS = ["hiss", "hum", "whistle"]
-SETTINGS = params.load(Path(__file__).parents[2] / "params.yaml")
+SETTINGS = params.load(Path(__file__).parents[1] / "params.yaml")
 SPEC = features.make_spec(SETTINGS.features.model_copy(update={"seconds": 1.0}), 1.0)
 TRAIN = params.with_values(SETTINGS.train, {"epochs": 12, "batch_size": 8})
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline import evaluate, params
 
-SETTINGS = params.load(Path(__file__).parents[2] / "params.yaml").evaluate
+SETTINGS = params.load(Path(__file__).parents[1] / "params.yaml").evaluate
 LABELS = ["bark", "horn", "siren"]
 
 

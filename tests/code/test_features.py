@@ -20,7 +20,7 @@ from pipeline.features import FeatureSpec, extract, make_spec, normalise, statis
 Floats = NDArray[np.float32]
 
 ROOT = Path(__file__).parents[2]
-PARAMS = params.load(ROOT / "params.yaml").features
+PARAMS = params.load(ROOT / "tests" / "params.yaml").features
 KINDS = ("logmel", "mfcc", "stft")
 
 

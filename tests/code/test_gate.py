@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -9,7 +10,7 @@ from scipy.stats import binomtest
 from pipeline import gate, params
 from pipeline.gate import IncomparableError, Scored
 
-SETTINGS = params.load().register_
+SETTINGS = params.load(Path(__file__).parents[1] / "params.yaml").register_
 
 
 def scored(name: str, right: list[bool]) -> Scored:

@@ -9,7 +9,7 @@ import pytest
 from pipeline import model, params
 from pipeline.errors import UserError
 
-TRAIN = params.load(Path(__file__).parents[2] / "params.yaml").train
+TRAIN = params.load(Path(__file__).parents[1] / "params.yaml").train
 
 
 def test_the_ancestors_network_has_its_87674_parameters() -> None:

@@ -10,12 +10,13 @@ from pipeline import params
 from pipeline.errors import UserError
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
+PARAMS = Path(__file__).parents[1] / "params.yaml"
 
 
 def changed(tmp_path: Path, **changes: Any) -> Path:
-    """The shipped file with some dotted keys set to new values, or removed where None."""
+    """The tests' file with some dotted keys set to new values, or removed where None."""
     yaml = YAML()
-    values = yaml.load(SHIPPED.read_text())
+    values = yaml.load(PARAMS.read_text())
     for key, value in changes.items():
         *parents, last = key.split("__")
         section = values
@@ -91,7 +92,7 @@ def test_any_bytes_give_parameters_or_a_sentence(
 
 
 def test_searched_values_replace_those_of_train_and_are_checked() -> None:
-    train = params.load(SHIPPED).train
+    train = params.load(PARAMS).train
     assert params.with_values(train, {"batch_size": 32.0}).batch_size == 32
     with pytest.raises(UserError, match="dropout"):
         params.with_values(train, {"dropout": 1.5})

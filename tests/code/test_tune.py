@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import optuna
 import pytest
 
 from pipeline import params, paths, tune
 from pipeline.params import Choices, Range
 
-SETTINGS = params.load()
+SETTINGS = params.load(Path(__file__).parents[1] / "params.yaml")
 SPACE: dict[str, Range | Choices] = {
     "dropout": Range(low=0.1, high=0.5),
     "batch_size": Choices(choices=(16, 32)),

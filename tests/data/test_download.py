@@ -18,7 +18,7 @@ from pipeline import datasets, download, paths
 from pipeline.datasets import Archive, foley
 from pipeline.errors import UserError
 
-PARAMS = Path(__file__).parents[2] / "params.yaml"
+PARAMS = Path(__file__).parents[1] / "params.yaml"
 
 Setup = Callable[..., None]
 

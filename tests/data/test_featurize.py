@@ -29,7 +29,7 @@ CLIPS = [
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the download stage leaves."""
     monkeypatch.chdir(tmp_path)
-    shutil.copy(ROOT / "params.yaml", paths.PARAMS)
+    shutil.copy(ROOT / "tests" / "params.yaml", paths.PARAMS)
     paths.AUDIO.mkdir(parents=True)
     rng = np.random.default_rng(0)
     rows = []

@@ -19,7 +19,6 @@ COPIED = (
     ".gitignore",
     "crossval/dvc.yaml",
     "dvc.yaml",
-    "params.yaml",
     "pipeline",
     "sounds",
 )
@@ -102,6 +101,7 @@ def checkout(folder: Path) -> Repository:
             shutil.copytree(source, target, ignore=ignore)
         else:
             shutil.copy(source, target)
+    shutil.copy(ROOT / "tests" / "params.yaml", folder)
     repository = Repository(folder)
     repository.set_dotted(TINY)
     for command in ("init -q -b main", "add -A", "commit -q -m start"):

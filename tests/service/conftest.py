@@ -54,7 +54,7 @@ def trained() -> Trained:
     from pipeline.model import cnn
 
     keras.utils.set_random_seed(1)
-    spec = make_spec(params.load(ROOT / "params.yaml").features, SECONDS)
+    spec = make_spec(params.load(ROOT / "tests" / "params.yaml").features, SECONDS)
     kinds = [i % len(LABELS) for i in range(96)]
     array = np.stack([extract(sound(LABELS[k], i), spec) for i, k in enumerate(kinds)])
     spec = spec.with_statistics(*statistics(array[:72]))

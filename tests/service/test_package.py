@@ -179,7 +179,7 @@ def registry(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copy(ROOT / "tests" / "params.yaml", tmp_path)
     for file in (paths.FEATURES, paths.MODEL_SPEC, paths.DATASET, paths.PREDICTIONS):
         file.parent.mkdir(parents=True, exist_ok=True)
     trained.spec.save(paths.MODEL_SPEC)
