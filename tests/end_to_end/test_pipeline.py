@@ -3,6 +3,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 def store(repository: Repository) -> MlflowClient:
     """A client of the store as it is now; MLflow would keep an open file that was replaced."""
-    snapshot = repository.folder / f"mlflow.db-{time.monotonic_ns()}"
+    snapshot = Path(tempfile.mkdtemp(dir=repository.folder.parent)) / "mlflow.db"
     shutil.copy(repository.folder / "mlflow.db", snapshot)
     return MlflowClient(f"sqlite:///{snapshot}")
 
