@@ -112,10 +112,13 @@ def create(
         f" {figures['accuracy_high']:.1%}) on {figures['clips']} clips of test fold"
         f" {record.tags['split.test_fold']}."
     )
+    # By its own id: a version whose source is `runs:/...` cannot be loaded as `models:/...`.
+    logged = client.get_run(run_id).outputs.model_outputs[-1].model_id
     return client.create_model_version(
         name,
-        source=f"runs:/{run_id}/model",
+        source=client.get_logged_model(logged).artifact_location,
         run_id=run_id,
+        model_id=logged,
         tags=tags,
         description=f"{summary}\n\nDecision: {decision.reason}.\n\n{decision.table}".strip(),
     )
