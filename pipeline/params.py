@@ -135,7 +135,7 @@ class TrainParams(Section):
     """Everything that a training run is told, and so what a search may vary."""
 
     network: Network
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
     epochs: int = Field(ge=1)
     patience: int | None = Field(
         ge=1, description="epochs without a better validation log loss before stopping; null: never"
@@ -186,7 +186,7 @@ class TuneParams(Section):
 
     trials: int = Field(ge=0, description="0: no search, `train` is taken as it is")
     epochs: int = Field(ge=1, description="of a trial; `train.epochs` is for the final run")
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
     space: dict[
         str,
         Annotated[
@@ -201,13 +201,15 @@ class EvaluateParams(Section):
 
     bootstrap: int = Field(ge=100, description="resamples of the test recordings")
     confidence: float = Field(gt=0.5, lt=1, description="of the interval")
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
 
 
 class CrossvalParams(Section):
     """Every official fold as the test fold once, apart from ``dvc repro``."""
 
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(strict=False, min_length=1)
+    ]
     workers: int | None = Field(ge=1, description="trainings at a time; null: one a core")
 
     @model_validator(mode="after")
@@ -220,7 +222,7 @@ class CrossvalParams(Section):
 class RegisterParams(Section):
     """The model registry."""
 
-    name: str = Field(min_length=1, pattern=r"^[^/:]+$", description="registered model")
+    name: str = Field(min_length=1, pattern=r"^[^/:'\"`]+$", description="registered model")
     significance: float = Field(gt=0, lt=1, description="of the paired test against the champion")
     min_gain: float = Field(ge=0, lt=1, description="accuracy that a new champion gains at least")
     on_incomparable: Literal["keep", "replace", "fail"] = Field(
