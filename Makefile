@@ -14,14 +14,16 @@ run: $(BIN)/.installed ## run the pipeline (dvc repro) and print what came out
 	@dvc repro
 	@python -m pipeline.summary
 
-ui: $(BIN)/.installed ## open the MLflow UI on http://127.0.0.1:5000
-	mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI) --host 127.0.0.1 --port 5000
+ui: PORT ?= 5000
+ui: $(BIN)/.installed ## open the MLflow UI on http://127.0.0.1:5000 (PORT=5001: there)
+	mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI) --host 127.0.0.1 --port $(PORT)
 
 package: $(BIN)/.installed ## make the serving bundle of the champion in bundle/
 	python -m pipeline.package
 
-serve: package ## serve the champion on http://127.0.0.1:3000
-	bentoml serve --host 127.0.0.1 --port 3000
+serve: PORT ?= 3000
+serve: package ## serve the champion on http://127.0.0.1:3000 (PORT=3001: there)
+	bentoml serve --host 127.0.0.1 --port $(PORT)
 
 test: $(BIN)/.installed ## run all tests
 	pytest

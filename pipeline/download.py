@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from pipeline import audio, datasets, params, paths, plots, stage
 from pipeline.datasets import Dataset, foley
 from pipeline.errors import UserError
-from pipeline.fetch import fetch, unpack, verify
+from pipeline.fetch import fetch, shown, unpack, verify
 from pipeline.overview import overview
 from pipeline.params import DatasetParams, FoleyParams
 
@@ -37,6 +37,7 @@ def main() -> str:
     settings = params.load().dataset
     dataset = datasets.get(settings.name)
     folder, origin = find(dataset, settings)
+    source = "" if origin != "local" else f" from {shown(settings.source or str(paths.SOUNDS))}"
     root = dataset.locate(folder)
     table = dataset.clips(root, settings)
     if table["label"].isna().all():
@@ -94,7 +95,7 @@ def main() -> str:
     )
     plots.save(overview(clips, dataset.title), paths.SUMMARY_PLOT)
     return (
-        f"{dataset.name}: {len(clips)} clips of {len(labels)} classes in {len(folds)} folds"
+        f"{dataset.name}{source}: {len(clips)} clips of {len(labels)} classes in {len(folds)} folds"
         f" ({numbers['recordings']} recordings, {hours:.1f} h), {len(rejected)} rejected"
     )
 

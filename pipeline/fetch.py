@@ -82,7 +82,7 @@ def fetch(url: str, checksum: str | None, folder: Path, file_name: str) -> Path:
     except ValueError:
         part.unlink(missing_ok=True)
         raise UserError(
-            f"{file_name}, downloaded from {_shown(url)}, does not match its checksum {checksum}"
+            f"{file_name}, downloaded from {shown(url)}, does not match its checksum {checksum}"
             " and was deleted: run again to fetch it anew; if it fails again the file was"
             " changed there, so get a copy elsewhere and name it in dataset.source."
         ) from None
@@ -120,9 +120,21 @@ def verify(path: Path, checksum: str | None) -> None:
         )
 
 
-def _shown(url: str) -> str:
-    """Make an address fit to be printed: no user names, passwords and signatures."""
+def shown(url: str) -> str:
+    """Make an address fit to be printed: no user names, passwords and signatures.
+
+    Parameters
+    ----------
+    url : str
+        An address, or a path, which stays as it is.
+
+    Returns
+    -------
+    str
+    """
     parts = urlsplit(url)
+    if not parts.netloc:
+        return url
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
@@ -140,10 +152,10 @@ def _download(url: str, part: Path) -> None:
         except (exceptions.ConnectionError, exceptions.ChunkedEncodingError, exceptions.Timeout):
             why = "cannot be reached or breaks off"
         except exceptions.RequestException as error:
-            raise UserError(f"{_shown(url)} is not an address to download from: {error}.") from None
+            raise UserError(f"{shown(url)} is not an address to download from: {error}.") from None
     kept = part.stat().st_size if part.exists() else 0
     raise UserError(
-        f"{_shown(url)} {why}, after {TRIES} tries; {kept} bytes are kept: check the network and"
+        f"{shown(url)} {why}, after {TRIES} tries; {kept} bytes are kept: check the network and"
         " run again to go on, or name a local copy in dataset.source."
     )
 
@@ -172,7 +184,7 @@ def _go_on(url: str, part: Path) -> None:
             raise requests.HTTPError(problem)  # passes, so it is tried again
         if answer.status_code >= 400:
             raise UserError(
-                f"{_shown(url)} {problem}: check the address, or name a local copy in"
+                f"{shown(url)} {problem}: check the address, or name a local copy in"
                 " dataset.source."
             )
         if answer.status_code != requests.codes.partial_content:
@@ -181,7 +193,7 @@ def _go_on(url: str, part: Path) -> None:
         free = shutil.disk_usage(part.parent).free
         if missing > free:
             raise UserError(
-                f"{_shown(url)} needs {missing / 1e9:.1f} GB and {part.parent} has"
+                f"{shown(url)} needs {missing / 1e9:.1f} GB and {part.parent} has"
                 f" {free / 1e9:.1f} GB free: make room, or name a local copy in dataset.source."
             )
         tag = answer.headers.get("ETag", "")
@@ -241,7 +253,7 @@ def unpack(archive: Path, folder: Path) -> Path:
     except Exception as error:
         shutil.rmtree(unfinished)
         if isinstance(error, _UNREADABLE):
-            why = getattr(error, "strerror", None) or error
+            why = " ".join(str(getattr(error, "strerror", None) or error).split())
             raise UserError(
                 f"{archive} cannot be unpacked ({why}): replace it, or delete it to have it"
                 " downloaded anew."

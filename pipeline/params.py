@@ -31,7 +31,7 @@ Network = Literal["cnn", "fcn"]
 class Section(BaseModel):
     """A section of ``params.yaml``: typed, without unknown keys, immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class FoleyParams(Section):
@@ -57,7 +57,9 @@ class DatasetParams(Section):
     """Which clips, and where from."""
 
     name: DatasetName
-    source: str | None = Field(description="folder, archive or URL to read instead of the default")
+    source: str | None = Field(
+        min_length=1, description="folder, archive or URL to read instead of the default"
+    )
     sha256: str | None = Field(
         pattern="^[0-9a-f]{64}$", description="of the archive at `source`; null: not checked"
     )
@@ -338,8 +340,13 @@ def _sentence(error: ValidationError) -> str:
         hint = f": did you mean {'.'.join([*keys[:-1], near[0]])}?" if near else "."
         return f"{name} is not a known key{hint}"
     message = problem["msg"].removeprefix("Value error, ").split(" or instance of ")[0]
+    message = message.removesuffix(".")
     if not name:
         return f"{message}."
+    if (
+        isinstance(problem["input"], dict) and kind == "value_error"
+    ):  # keys at odds, one by one right
+        return f"{name}: {message}."
     return f"{name} is {problem['input']!r}: {message[:1].lower()}{message[1:]}."
 
 

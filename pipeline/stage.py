@@ -1,5 +1,6 @@
 """What all stages share: how one starts, how it ends, and how it fails."""
 
+import errno
 import logging
 import sys
 import time
@@ -9,6 +10,18 @@ from pathlib import Path
 
 from pipeline import paths
 from pipeline.errors import UserError
+
+REMEDIES = {
+    errno.ENOSPC: "make room and run it again",
+    errno.EDQUOT: "make room and run it again",
+    errno.EROFS: "run it where files can be written",
+    errno.EACCES: "correct its permissions",
+    errno.EPERM: "correct its permissions",
+    errno.EEXIST: "move it away",
+    errno.EISDIR: "move it away",
+    errno.ENOTDIR: "move it away",
+}
+"""What the file system may refuse, and what a user can do about it."""
 
 
 def run(name: str, main: Callable[[], str]) -> None:
@@ -31,6 +44,13 @@ def run(name: str, main: Callable[[], str]) -> None:
         if error.filename is None or Path(error.filename) not in paths.OUTPUTS:
             raise
         sys.exit(f"{name}: error: {error.filename} is missing: run `dvc repro` to make it.")
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        file = error.filename2 or error.filename  # a copy names both, and the second is ours
+        where = f"{file} cannot be used, " if file else ""
+        why = str(error.strerror).lower()
+        sys.exit(f"{name}: error: {where}{why}: {REMEDIES[error.errno]}.")
     except KeyboardInterrupt:
         sys.exit(f"{name}: stopped; start it again to go on from here.")
     print(f"{name}: {line} [{time.monotonic() - started:.1f} s]", flush=True)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from pipeline.datasets import esc, folder, urbansound8k
-from pipeline.datasets.reading import COLUMNS
+from pipeline.datasets.reading import COLUMNS, check_names
 from pipeline.errors import UserError
 from pipeline.params import DatasetName, DatasetParams
 
@@ -116,11 +116,10 @@ class Dataset:
         """
         table = self.read(root, params).reindex(columns=COLUMNS).dropna(subset="path")
         table = table.astype({"fold": "Int64", "salience": "Int64"})
+        check_names(table["path"])
         for path in table["path"]:
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
                 raise UserError(f"{self.title} lists {path}, which leads out of its folder.")
-            if any("\ud800" <= letter <= "\udfff" for letter in path):
-                raise UserError(f"The file name {path!a} is not UTF-8: rename the file.")
         if table["path"].duplicated().any():
             path = table["path"][table["path"].duplicated()].iloc[0]
             raise UserError(f"{self.title} lists {path} twice.")

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from pipeline.datasets.reading import metadata, sound_files, whole_numbers, with_unlisted
+from pipeline.datasets.reading import clip_paths, metadata, whole_numbers, with_unlisted
 from pipeline.params import DatasetParams
 
 ESC10_MARK = "001 - Dog bark"
@@ -31,7 +31,7 @@ def read_esc10(root: Path, params: DatasetParams) -> pd.DataFrame:  # noqa: ARG0
         As :meth:`pipeline.datasets.Dataset.clips`.
     """
     rows = []
-    for path in sound_files(root):
+    for path in clip_paths(root):
         parts = PurePosixPath(path).parts
         of_class, of_clip = _CLASS.fullmatch(parts[0]), _CLIP.fullmatch(parts[-1])
         row = {"path": path}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.datasets.reading import metadata, sound_files, whole_numbers
+from pipeline.datasets.reading import clip_paths, metadata, whole_numbers
 from pipeline.errors import UserError
 from pipeline.params import DatasetParams
 
@@ -41,7 +41,7 @@ def read(root: Path, params: DatasetParams) -> pd.DataFrame:
         When ``clips.csv`` or the pattern is wrong, folds are given for some clips only, or
         there are not enough recordings to make the folds of.
     """
-    paths = sound_files(root)
+    paths = clip_paths(root)
     table = pd.DataFrame(index=pd.Index(paths, name="path"), columns=_GIVEN, dtype="str")
     table["label"] = [path.split("/")[0] if "/" in path else pd.NA for path in paths]
     if params.folder.pattern is not None:

@@ -40,6 +40,40 @@ def sound_files(root: Path, below: str = ".") -> list[str]:
     )
 
 
+def clip_paths(root: Path, below: str = ".") -> list[str]:
+    """List the clips below a folder, as :func:`sound_files`, where every name is one for a table.
+
+    Raises
+    ------
+    UserError
+        As :func:`check_names`.
+    """
+    found = sound_files(root, below)
+    check_names(found)
+    return found
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse file names that a table of clips cannot hold.
+
+    Parameters
+    ----------
+    names : iterable of str
+        As Python gives them: bytes that are not UTF-8 are lone surrogates.
+
+    Raises
+    ------
+    UserError
+        When a name is not UTF-8 or holds a control character, such as a carriage return.
+    """
+    for name in names:
+        if any(letter < " " or "\ud800" <= letter <= "\udfff" for letter in name):
+            raise UserError(
+                f"The file name {name!a} is not UTF-8 or holds a control character: rename the"
+                " file."
+            )
+
+
 def metadata(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     """Read a table of metadata as text.
 
@@ -116,5 +150,5 @@ def with_unlisted(table: pd.DataFrame, root: Path, below: str) -> pd.DataFrame:
     DataFrame
     """
     listed = set(table["path"])
-    unlisted = [path for path in sound_files(root, below) if path not in listed]
+    unlisted = [path for path in clip_paths(root, below) if path not in listed]
     return pd.concat([table, pd.DataFrame({"path": unlisted}, dtype="str")], ignore_index=True)

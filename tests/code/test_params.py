@@ -48,6 +48,12 @@ def test_the_shipped_file_is_valid_and_cannot_be_changed_in_memory() -> None:
         ({"features__logmel__n_mels": 0}, "features.logmel.n_mels is 0"),
         ({"features__stft__hop_length": 4096}, "hop_length must not be larger than n_fft"),
         ({"features__mfcc__n_mfcc": 4000}, "n_mfcc must not be larger than n_mels"),
+        (
+            {"features__logmel__hop_length": 4096},
+            "features.logmel: hop_length must not be larger than n_fft.",
+        ),
+        ({"features__logmel__top_db": float("inf")}, "features.logmel.top_db is inf"),
+        ({"dataset__source": ""}, "dataset.source is ''"),
         ({"dataset__sha256": "abc"}, "dataset.sha256 is 'abc'"),
         ({"tune__space__speed": {"low": 1, "high": 2}}, "tune.space.speed is not a key of `train`"),
         ({"tune__space__dropout": {"low": 0.1, "high": 3.0}}, "tune.space.dropout holds 3.0"),
@@ -63,6 +69,7 @@ def test_a_wrong_key_or_value_is_one_sentence_that_names_it(
     with pytest.raises(UserError) as caught:
         params.load(changed(tmp_path, **change))
     assert said in str(caught.value)
+    assert not str(caught.value).endswith("..")
     assert "\n" not in str(caught.value)
 
 

@@ -1,5 +1,7 @@
+import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,27 @@ def test_a_users_mistake_is_one_sentence_and_a_status_without_traceback(
         stage.run("train", main)
     assert stopped.value.code == "train: error: params.yaml: train.epochs is 0."
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_what_the_file_system_refuses_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+
+    def in_the_way() -> str:
+        (tmp_path / "data").mkdir()
+        return ""
+
+    def full() -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(SystemExit) as stopped:
+        stage.run("download", in_the_way)
+    assert stopped.value.code == (
+        f"download: error: {tmp_path / 'data'} cannot be used, file exists: move it away."
+    )
+    with pytest.raises(SystemExit, match="error: no space left on device: make room"):
+        stage.run("download", full)
+    with pytest.raises(BrokenPipeError):  # nothing that a user's file is to blame for
+        stage.run("download", lambda: (_ for _ in ()).throw(BrokenPipeError(errno.EPIPE, "x")))
 
 
 def test_a_defect_of_ours_keeps_its_traceback() -> None:

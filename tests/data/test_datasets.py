@@ -1,5 +1,6 @@
 """The readers, on trees laid out like the published ones, and on the real ESC-10."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,13 @@ def test_a_folder_gives_labels_and_even_folds_of_its_files(tmp_path: Path) -> No
     assert table.groupby(["label", "fold"]).size().tolist() == [3] * 6
     assert table["recording"].is_unique
     pd.testing.assert_frame_equal(table, read("folder", tmp_path))
+
+
+@pytest.mark.parametrize("name", [b"two\rlines.wav", b"latin\xff.wav"])
+def test_a_name_that_no_table_can_hold_is_refused(name: bytes, tmp_path: Path) -> None:
+    (own(tmp_path) / "cat" / os.fsdecode(name)).touch()
+    with pytest.raises(UserError, match=r"^The file name 'cat/.*rename the file\.$"):
+        read("folder", tmp_path)
 
 
 def test_a_pattern_keeps_the_files_of_a_recording_in_one_fold(tmp_path: Path) -> None:

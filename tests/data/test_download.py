@@ -105,7 +105,9 @@ def test_foley_that_was_interrupted_is_generated_again(
 def test_the_real_esc10_goes_through(setup: Setup, esc10: Path) -> None:
     setup(name="esc10", source=str(esc10))
     line = download.main()
-    assert line == "esc10: 400 clips of 10 classes in 5 folds (304 recordings, 0.6 h), 0 rejected"
+    assert line.removeprefix(f"esc10 from {esc10}: ") == (
+        "400 clips of 10 classes in 5 folds (304 recordings, 0.6 h), 0 rejected"
+    )
     clips = pd.read_csv(paths.CLIPS, dtype={"recording": str})
     assert list(clips.columns) == [
         *("path", "label", "fold", "recording", "salience"),
@@ -130,7 +132,7 @@ def test_a_local_copy_that_differs_from_the_published_is_only_noted(
         record(tmp_path / f"copy/001 - Dog bark/{fold}-1{fold}-A.ogg")
         record(tmp_path / f"copy/002 - Rain/{fold}-2{fold}-A.ogg")
     setup(name="esc10", source=str(tmp_path / "copy"))
-    assert download.main().startswith("esc10: 6 clips of 2 classes in 3 folds (6 recordings")
+    assert ": 6 clips of 2 classes in 3 folds (6 recordings" in download.main()
     assert (card()["source"], card()["as_published"]) == ("local", False)
 
 
@@ -220,7 +222,7 @@ def test_clips_of_an_earlier_run_do_not_stay(setup: Setup) -> None:
     setup()
     download.main()
     (sounds / "dog/1.wav").unlink()
-    assert download.main().startswith("folder: 39 clips")
+    assert download.main().startswith("folder from sounds: 39 clips")
     assert not (paths.AUDIO / "dog/1.wav").exists()
 
 
@@ -238,7 +240,7 @@ def test_an_archive_is_a_source(as_url: bool, setup: Setup, tmp_path: Path) -> N
     root = own(tmp_path / "mine")
     archive = Path(shutil.make_archive(str(tmp_path / "mine"), "gztar", tmp_path, root.name))
     setup(source=archive.as_uri() if as_url else str(archive))
-    assert download.main().startswith("folder: 40 clips of 2 classes in 3 folds")
+    assert ": 40 clips of 2 classes in 3 folds" in download.main()
     clip = paths.AUDIO / "dog/1.wav"
     assert clip.stat().st_nlink == 2  # the same file as the unpacked one
     assert card()["source"] == "local"
