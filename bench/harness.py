@@ -248,6 +248,29 @@ def percentiles(answers: Sequence[Answer], *shares: float) -> list[float]:
     return [float(value) * 1000 for value in np.percentile(times, shares)]
 
 
+def goes_on_growing(memory: Sequence[int], rounds: int = 5) -> int:
+    """Give the memory that every round needs more than all the rounds before it.
+
+    Pools of an allocator fill at some time, and from then on a round brings nothing new, however
+    busy the machine is. A leak raises each round above the ones before it.
+
+    Parameters
+    ----------
+    memory : sequence of int
+        Bytes, in the order in which they were measured, at least one a round.
+    rounds : int
+        That the measurements are divided into; the middle value of each counts.
+
+    Returns
+    -------
+    int
+        Bytes of the smallest rise; 0 when a round needed no more than those before it.
+    """
+    levels = [int(np.median(part)) for part in np.array_split(memory, rounds)]
+    rises = [level - max(levels[:n]) for n, level in enumerate(levels) if n]
+    return max(0, min(rises))
+
+
 def python(module: str) -> Command:
     """Command line of a module of ours that takes a port."""
     return lambda port: [sys.executable, "-m", module, str(port)]

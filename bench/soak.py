@@ -46,15 +46,15 @@ class Soaked:
         """All answers under load."""
         return [answer for answers, _ in self.slices for answer in answers]
 
-    def grown(self) -> int:
-        """By how many bytes the second half needs more memory than the first."""
-        memory = [size for _, size in self.slices]
-        half = len(memory) // 2
-        return max(memory[half:]) - max(memory[:half])
-
 
 def soak(
-    server: Server, bodies: Sequence[bytes], seconds: float, clients: int = 8, warm: float = 4.0
+    server: Server,
+    bodies: Sequence[bytes],
+    seconds: float,
+    clients: int = 8,
+    warm: float = 4.0,
+    times: float = 2.0,
+    every: float = SLICE,
 ) -> Soaked:
     """Overload a server.
 
@@ -69,6 +69,10 @@ def soak(
         That are let in at a time.
     warm : float
         Seconds of finding out the capacity.
+    times : float
+        What is offered, in capacities.
+    every : float
+        Seconds of a slice.
 
     Returns
     -------
@@ -78,11 +82,12 @@ def soak(
     good = sum(a.status == 200 for a in closed_loop(server.port, bodies, clients, warm))
     capacity = good / (time.perf_counter() - started)
     slices = []
-    for _ in tqdm(range(max(2, round(seconds / SLICE))), "overload", unit="slice", disable=None):
-        answers = open_loop(server.port, bodies, 2 * capacity, SLICE)
+    for _ in tqdm(range(max(2, round(seconds / every))), "overload", unit="slice", disable=None):
+        answers = open_loop(server.port, bodies, times * capacity, every)
         slices.append((answers, server.memory()))
     after = [
-        harness.request(server.port, "/classify", body, harness.HEADERS) for body in bodies[:10]
+        harness.request(server.port, "/classify", bodies[n % len(bodies)], harness.HEADERS)
+        for n in range(10)
     ]
     return Soaked(capacity, slices, after)
 
