@@ -32,7 +32,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline import audio
-from pipeline.classifier import EXAMPLES, Classifier, Prediction, Silence, envelope
+from pipeline.bundle import EXAMPLES
+from pipeline.classifier import Classifier, Prediction, Silence, envelope
 from pipeline.monitoring import Metrics, PredictionLog, exposition
 from pipeline.settings import Settings
 
@@ -46,9 +47,6 @@ POINTS = 600
 
 HEADER_BYTES = 4096
 """Of a part of a form."""
-
-READ_SECONDS = 30.0
-"""For a request to arrive; the rest of the time it is allowed is ours."""
 
 POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none';"
@@ -325,7 +323,7 @@ class Door:
         held = 0
         try:
             try:
-                async with asyncio.timeout(READ_SECONDS):
+                async with asyncio.timeout(self._settings.max_arrival_seconds):
                     if _content_length(request) > most:
                         await self._turn_away(request)
                     async for chunk in request.stream():

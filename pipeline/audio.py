@@ -31,6 +31,12 @@ SAMPLE_RATES = range(1_000, 1_000_001)
 LOUDEST = 1e6
 """Times full scale; beyond it, or NaN, a sample is damage and would overflow later sums."""
 
+SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".mka"),
+    *(".3gp", ".amr", ".wma", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64"),
+)
+"""Endings of files that are taken for clips; others, such as notes, are left alone."""
+
 # FFmpeg's other demuxers include play lists, which open further files and addresses.
 _CONTAINERS = "mov,matroska,ogg,wav,aac,amr,asf"
 
@@ -94,6 +100,29 @@ class _Stream:
     channels: int
     subtype: str
     blocks: Iterator[Waveform]  # each (samples, channels)
+
+
+def sound_files(root: Path, below: str = ".") -> list[str]:
+    """List the clips below a folder.
+
+    Parameters
+    ----------
+    root : Path
+        The dataset's folder.
+    below : str
+        Folder inside `root` to look in.
+
+    Returns
+    -------
+    list of str
+        POSIX paths relative to `root`, sorted; hidden files are left out.
+    """
+    found = (p.relative_to(root) for p in (root / below).rglob("*") if p.is_file())
+    return sorted(
+        p.as_posix()
+        for p in found
+        if p.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in p.parts)
+    )
 
 
 def load(

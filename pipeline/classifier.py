@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from pipeline.bundle import MODEL, REFERENCE, SPEC, read_card
 from pipeline.errors import UserError
 from pipeline.features import FeatureSpec, extract, normalise, windows
 
@@ -23,15 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
-
-MODEL, SPEC, CARD, REFERENCE, EXAMPLES = (
-    "model.tflite",
-    "spec.npz",
-    "card.json",
-    "reference.json",
-    "examples",
-)
-"""What is in a bundle."""
 
 SILENCE = 1e-5
 """Times full scale; a window that nowhere exceeds it, a third of the smallest step of 16 bits, is
@@ -61,6 +57,32 @@ class Prediction:
     windows: Floats
     features: Floats
     summary: dict[str, float]
+
+
+_MAKING = threading.Lock()
+"""Standard error is one for all threads."""
+
+
+@contextmanager
+def without_notes() -> Iterator[None]:
+    """Hold back what native code notes on standard error; its warnings and errors come after.
+
+    LiteRT says which delegate it uses, and has no log level. Nothing is lost up to 64 KB.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)  # whoever writes more than a pipe holds must not wait for us
+    os.dup2(theirs, 2)
+    os.close(theirs)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        with open(ours, "rb") as written:  # noqa: PTH123  # a descriptor
+            lines = written.read().splitlines(keepends=True)
+        os.write(2, b"".join(line for line in lines if not line.startswith(b"INFO: ")))
 
 
 class Silence(Exception):  # noqa: N818  # a fact, and no fault
@@ -104,14 +126,10 @@ class Classifier:
         UserError
             When it is not there, or is not a bundle.
         """
+        card = read_card(folder)
         try:
-            card = json.loads((folder / CARD).read_text(encoding="utf-8"))
             classifier = cls((folder / MODEL).read_bytes(), FeatureSpec.load(folder / SPEC), card)
             classifier.warm_up()
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{error.filename} is missing: make the bundle with `python -m pipeline.package`."
-            ) from None
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{folder} is not a bundle ({error}): make it again with"
@@ -211,8 +229,9 @@ class Classifier:
                 Interpreter,
             )
 
-            interpreter = Interpreter(model_content=self._model, num_threads=1)
-            interpreter.allocate_tensors()
+            with _MAKING, without_notes():
+                interpreter = Interpreter(model_content=self._model, num_threads=1)
+                interpreter.allocate_tensors()
             self._own.interpreter = (
                 interpreter,
                 interpreter.get_input_details()[0],

@@ -25,7 +25,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from pipeline import audio, classifier, monitoring, params, paths, register, stage, tracking
+from pipeline import audio, bundle, classifier, monitoring, params, paths, register, stage, tracking
 from pipeline.classifier import Classifier
 from pipeline.errors import UserError
 from pipeline.features import CHUNK, FeatureSpec, extract, normalise
@@ -284,22 +284,19 @@ def write(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".bundle-", dir=folder.parent) as temporary:
         made = Path(temporary) / "bundle"
-        (made / classifier.EXAMPLES).mkdir(parents=True)
-        export(network, made / classifier.MODEL)
-        spec.save(made / classifier.SPEC)
-        exported = Classifier((made / classifier.MODEL).read_bytes(), spec, described)
+        (made / bundle.EXAMPLES).mkdir(parents=True)
+        export(network, made / bundle.MODEL)
+        spec.save(made / bundle.SPEC)
+        exported = Classifier((made / bundle.MODEL).read_bytes(), spec, described)
         checked = compare(network, exported, clips)
         named = {}
         for number, (label, waveform) in enumerate(sorted((examples or {}).items())):
             # a label may be anything; a name that is not safe as a file's becomes a number
             named[label] = f"{label if label.isidentifier() and label.isascii() else number}.wav"
-            soundfile.write(made / classifier.EXAMPLES / named[label], waveform, spec.sample_rate)
-        for name, content in (
-            (classifier.CARD, {**described, "examples": named, "checked": checked}),
-            (classifier.REFERENCE, reference or {}),
-        ):
-            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-            (made / name).write_text(text, encoding="utf-8")
+            soundfile.write(made / bundle.EXAMPLES / named[label], waveform, spec.sample_rate)
+        _write_json(made / bundle.REFERENCE, reference or {})
+        held = {"examples": named, "checked": checked, "checksums": bundle.checksums(made)}
+        _write_json(made / bundle.CARD, {**described, **held})
         if folder.exists():
             folder.rename(Path(temporary) / "before")
         made.rename(folder)
@@ -351,6 +348,11 @@ def compare(network: "keras.Model", exported: Classifier, clips: "Floats | None"
                 " made of it."
             )
     return f"LiteRT equals Keras on {on} (largest difference {largest:.0e})"
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8")
 
 
 def _load(path: Path) -> "keras.Model":

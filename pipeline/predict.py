@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from pipeline import audio, paths, stage
 from pipeline.classifier import Classifier, Silence
-from pipeline.datasets.reading import SUFFIXES, sound_files
 from pipeline.errors import UserError
 
 Row = dict[str, str]
@@ -116,11 +115,10 @@ def find(patterns: Iterable[str]) -> list[Path]:
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            names = sound_files(path)
+            names = audio.sound_files(path)
             if not names:
-                raise UserError(
-                    f"{pattern} holds no sound files: their names end in {', '.join(SUFFIXES)}."
-                )
+                endings = ", ".join(audio.SUFFIXES)
+                raise UserError(f"{pattern} holds no sound files: their names end in {endings}.")
             found |= dict.fromkeys(path / name for name in names)
         elif path.is_file():
             found[path] = None

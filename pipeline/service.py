@@ -17,6 +17,7 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
 
 import bentoml
 
+from pipeline.bundle import read_card
 from pipeline.errors import UserError
 from pipeline.settings import Settings
 
@@ -28,6 +29,11 @@ BUNDLE = Path(os.environ.get("SOUND_BUNDLE") or Path(__file__).parents[1] / "bun
 
 TIMEOUT = 45
 """Seconds a request may take: 30 to arrive, 2 to wait, 10 to be decoded."""
+
+if "uvicorn" in sys.modules:  # a worker: its server is made after this module is read
+    from pipeline.connection import limit_headers
+
+    limit_headers(Settings.read().max_arrival_seconds)
 
 _answer: "ASGIApp | None" = None
 
@@ -76,11 +82,7 @@ class SoundClassifier:
         """Say in the supervising process what is wrong, for it starts failing workers for ever."""
         try:
             Settings.read()
-            if not (BUNDLE / "card.json").is_file():
-                raise UserError(
-                    f"{BUNDLE} is missing: make it with `make package`, which needs a registered"
-                    " model (`make run`)."
-                )
+            read_card(BUNDLE)
         except UserError as error:
             sys.exit(f"serve: error: {error}")
 

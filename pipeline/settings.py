@@ -25,6 +25,9 @@ class Settings:
     max_files: int = 16
     """Of a request."""
 
+    max_arrival_seconds: float = 30.0
+    """For the header of a request to arrive, and for its body."""
+
     max_decode_seconds: float = 10.0
     """For decoding all clips of a request, by the clock."""
 

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+# here and not beside the service's tests, so that all tests share one network
+from tests.bundle import bundle, trained  # noqa: F401
+
 ROOT = Path(__file__).parents[1]
 
 

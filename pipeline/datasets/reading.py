@@ -1,43 +1,15 @@
-"""What the readers share: which files are sound, and tables of metadata."""
+"""What the readers share: tables of metadata."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
+from pipeline.audio import sound_files
 from pipeline.errors import UserError
 
 COLUMNS = ["path", "label", "fold", "recording", "salience"]
 """Of every reader's table; a missing label, fold or recording is null."""
-
-SUFFIXES = (
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".mka"),
-    *(".3gp", ".amr", ".wma", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64"),
-)
-"""Endings of files that are taken for clips; others, such as notes, are left alone."""
-
-
-def sound_files(root: Path, below: str = ".") -> list[str]:
-    """List the clips below a folder.
-
-    Parameters
-    ----------
-    root : Path
-        The dataset's folder.
-    below : str
-        Folder inside `root` to look in.
-
-    Returns
-    -------
-    list of str
-        POSIX paths relative to `root`, sorted; hidden files are left out.
-    """
-    found = (p.relative_to(root) for p in (root / below).rglob("*") if p.is_file())
-    return sorted(
-        p.as_posix()
-        for p in found
-        if p.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in p.parts)
-    )
 
 
 def clip_paths(root: Path, below: str = ".") -> list[str]:

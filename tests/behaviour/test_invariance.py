@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 
 from pipeline import audio
 from pipeline.classifier import Classifier
+from tests.bundle import LABELS, SECONDS, Wave, sound
 from tests.service import evil
-from tests.service.conftest import LABELS, SECONDS, Wave, bundle, sound, trained
-
-__all__ = ["bundle", "trained"]  # fixtures, made once a session
 
 RATE = 22_050
 CLIPS = st.tuples(st.sampled_from(LABELS), st.integers(2_000, 2_000_000))

@@ -1,109 +1,15 @@
-"""A small bundle, made as a registered one is, and the real service of it."""
+"""The real service of a small bundle."""
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from bench import harness
-from pipeline import params
-from pipeline.features import FeatureSpec, extract, make_spec, statistics
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 4.0
-LABELS = ["hiss", "knocks", "tone"]
-
-Wave = NDArray[np.float32]
-
-
-def sound(label: str, seed: int, rate: int = 22050, seconds: float = SECONDS) -> Wave:
-    """One of three sounds that a small network tells apart within seconds."""
-    rng = np.random.default_rng(seed)
-    time = np.arange(round(seconds * rate)) / rate
-    if label == "hiss":
-        wave = rng.standard_normal(time.size)
-    elif label == "tone":
-        wave = np.sin(2 * np.pi * rng.uniform(200, 2000) * time)
-    else:
-        after = (time + rng.uniform(0, 0.5)) % 0.5
-        wave = np.sin(2 * np.pi * rng.uniform(80, 300) * after) * np.exp(-after / 0.02)
-    quiet = rng.standard_normal(time.size) * 0.001
-    loud = wave / np.abs(wave).max() * rng.uniform(0.1, 0.9)
-    return np.asarray(loud + quiet, np.float32)
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """A network, its spec, and clips that it was not trained on."""
-
-    network: Any
-    spec: FeatureSpec
-    clips: Wave  # features of windows
-
-
-@pytest.fixture(scope="session")
-def trained() -> Trained:
-    """The pipeline's network, trained for a moment."""
-    from pipeline.backend import keras
-    from pipeline.fit import network_input
-    from pipeline.model import cnn
-
-    keras.utils.set_random_seed(1)
-    spec = make_spec(params.load(ROOT / "tests" / "params.yaml").features, SECONDS)
-    kinds = [i % len(LABELS) for i in range(96)]
-    array = np.stack([extract(sound(LABELS[k], i), spec) for i, k in enumerate(kinds)])
-    spec = spec.with_statistics(*statistics(array[:72]))
-    network = cnn(spec.shape, len(LABELS), 0.1)
-    network.compile(keras.optimizers.Adam(0.003), "categorical_crossentropy")
-    targets = np.eye(len(LABELS), dtype=np.float32)[kinds]
-    network.fit(network_input(array[:72], spec), targets[:72], epochs=12, batch_size=12, verbose=0)
-    return Trained(network, spec, array[72:])
-
-
-@pytest.fixture(scope="session")
-def bundle(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with everything in it; not to be changed."""
-    from pipeline import classifier, monitoring, package
-
-    summaries = [classifier.summarise(clip) for clip in trained.clips]
-    reference = {
-        name: monitoring.histogram([summary[name] for summary in summaries])
-        for name in summaries[0]
-    }
-    reference["confidence"] = monitoring.histogram(np.linspace(0.5, 1, 50).tolist())
-    reference["label"] = monitoring.shares(LABELS * 8, LABELS)
-    folder = tmp_path_factory.mktemp("service") / "bundle"
-    package.write(
-        folder,
-        trained.network,
-        trained.spec,
-        {
-            "name": "sound-classifier",
-            "version": "7",
-            "aliases": ["champion"],
-            "description": "cnn on test sounds: accuracy 91.0% (80.0% to 97.0%).",
-            "labels": LABELS,
-            "metrics": {
-                "accuracy": 0.91,
-                "accuracy_low": 0.8,
-                "accuracy_high": 0.97,
-                "macro_f1": 0.9,
-                "clips": 24,
-            },
-            "dataset": {"name": "test", "title": "Test sounds", "license": "-", "homepage": ""},
-            "features": trained.spec.to_dict(),
-            "lineage": {"run_id": "0" * 32, "lineage.git_commit": "unknown"},
-        },
-        clips=trained.clips,
-        reference=reference,
-        examples={label: sound(label, 1000) for label in LABELS},
-    )
-    return folder
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from pipeline.classifier import Classifier, read_reference
 from pipeline.errors import UserError
 from pipeline.monitoring import Metrics, PredictionLog
 from pipeline.settings import Settings
-from tests.service.conftest import LABELS, sound
+from tests.bundle import LABELS, sound
 
 FORM = "multipart/form-data; boundary=B"
 
@@ -281,17 +281,14 @@ def test_what_bodies_hold_together_is_bounded_and_given_back(bundle: Path) -> No
     refused(again, 400, "damaged")
 
 
-def test_a_request_that_does_not_arrive_is_given_up(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(api, "READ_SECONDS", 0.2)
-
+def test_a_request_that_does_not_arrive_is_given_up(bundle: Path) -> None:
     async def drip() -> AsyncIterator[bytes]:
         for _ in range(100):
             await asyncio.sleep(0.05)
             yield b"x"
 
-    answer = small(bundle).ask("POST", "/classify", content=drip(), headers={"content-type": FORM})
+    client = small(bundle, max_arrival_seconds=0.2)
+    answer = client.ask("POST", "/classify", content=drip(), headers={"content-type": FORM})
     refused(answer, 408, "too long to arrive")
 
 

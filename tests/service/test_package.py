@@ -17,7 +17,7 @@ from pipeline.classifier import Classifier, Silence, envelope, overlap
 from pipeline.errors import UserError
 from pipeline.features import FeatureSpec, normalise
 from pipeline.featurize import extract_files
-from tests.service.conftest import LABELS, ROOT, Trained, sound
+from tests.bundle import LABELS, ROOT, Trained, sound
 
 
 def test_litert_answers_as_keras_does(bundle: Path, trained: Trained) -> None:

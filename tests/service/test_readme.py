@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from .conftest import Service, sound
+from tests.bundle import sound
+from tests.service.conftest import Service
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = "http://127.0.0.1:3000"

@@ -17,7 +17,9 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from bench import harness
-from tests.service.conftest import LABELS, ROOT, Service, sound
+from pipeline.classifier import without_notes
+from tests.bundle import LABELS, sound
+from tests.service.conftest import ROOT, Service
 from tests.service.test_api import wav
 
 TRAINING = ("mlflow", "keras", "tensorflow", "librosa", "pandas", "dvc", "sklearn", "matplotlib")
@@ -113,6 +115,37 @@ def test_the_service_needs_nothing_of_training(bundle: Path, tmp_path: Path) -> 
     assert not {name.split(".")[0] for name in said["modules"]} & set(TRAINING)
 
 
+@pytest.mark.parametrize("module", ["pipeline.predict", "pipeline.monitoring"])
+def test_tools_that_run_beside_the_service_need_nothing_of_training(
+    module: str, bundle: Path, tmp_path: Path
+) -> None:
+    refuse = PEEK.partition("from pipeline.service")[0] % (TRAINING,)
+    clip, log = tmp_path / "a.wav", tmp_path / "a.log"
+    clip.write_bytes(wav(sound("tone", 1)))
+    log.write_text('{"label": "tone", "confidence": 0.9}\n')
+    given = {"pipeline.predict": clip, "pipeline.monitoring": log}[module]
+    run = f"import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{refuse}\n{run}", "--bundle", str(bundle), str(given)],
+        env=environment(tmp_path),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "INFO:" not in done.stderr  # LiteRT's note on how it computes
+
+
+def test_what_litert_notes_is_held_back_and_what_it_complains_of_is_not(
+    bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with without_notes():
+        os.write(2, b"INFO: a note\nERROR: a complaint\n")
+    assert capfd.readouterr().err == "ERROR: a complaint\n"
+
+
 def test_the_process_that_supervises_loads_nothing_heavy(tmp_path: Path) -> None:
     code = "import sys, pipeline.service; print(*sys.modules)"
     done = subprocess.run(
@@ -128,16 +161,36 @@ def test_the_process_that_supervises_loads_nothing_heavy(tmp_path: Path) -> None
     )
 
 
+def spoilt(folder: Path, name: str, content: bytes | None) -> Path:
+    """Damage a file of a bundle, or take it away."""
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    return folder
+
+
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("settings", "file", "content", "sentence"),
     [
-        ({"SOUND_BUNDLE": "nowhere"}, "nowhere is missing: make it with `make package`"),
-        ({"SOUND_MAX_FILES": "many"}, "SOUND_MAX_FILES is 'many': it has to be a whole number"),
+        ({"SOUND_BUNDLE": "nowhere"}, None, None, "card.json is missing: make the bundle with"),
+        ({"SOUND_MAX_FILES": "many"}, None, None, "SOUND_MAX_FILES is 'many': it has to be a"),
+        ({}, "model.tflite", b"damaged", "model.tflite is damaged"),
+        ({}, "spec.npz", None, "spec.npz is missing"),
+        ({}, "card.json", b"{", "card.json is damaged"),
+        ({}, "card.json", b"{}", "card.json is of an earlier kind"),
     ],
 )
 def test_what_is_wrong_at_the_start_is_said_in_one_sentence(
-    settings: dict[str, str], sentence: str, bundle: Path, tmp_path: Path
+    settings: dict[str, str],
+    file: str | None,
+    content: bytes | None,
+    sentence: str,
+    bundle: Path,
+    tmp_path: Path,
 ) -> None:
+    if file:
+        bundle = spoilt(shutil.copytree(bundle, tmp_path / "bundle"), file, content)
     done = subprocess.run(
         [bentoml_command(), "serve", harness.OURS, "--port", str(harness.free_port())],
         env=environment(tmp_path, **{"SOUND_BUNDLE": str(bundle), **settings}),
@@ -148,7 +201,8 @@ def test_what_is_wrong_at_the_start_is_said_in_one_sentence(
         check=False,
     )
     assert done.returncode == 1
-    assert sentence in done.stderr
+    (said,) = (line for line in done.stderr.splitlines() if line.startswith("serve: error: "))
+    assert sentence in said
     assert "Traceback" not in done.stderr
 
 
