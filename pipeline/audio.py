@@ -7,6 +7,7 @@ bounded blocks and measured, because a header may claim any length.
 
 import io
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -115,13 +116,22 @@ def sound_files(root: Path, below: str = ".") -> list[str]:
     Returns
     -------
     list of str
-        POSIX paths relative to `root`, sorted; hidden files are left out.
+        POSIX paths relative to `root`, sorted; hidden files are left out, links to folders
+        followed.
     """
-    found = (p.relative_to(root) for p in (root / below).rglob("*") if p.is_file())
+    found, seen = [], set()
+    for here, folders, files in os.walk(root / below, followlinks=True):
+        folder = Path(here)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if folder.resolve() in seen:  # a link in a circle, or a second one to the same place
+            folders.clear()
+            continue
+        seen.add(folder.resolve())
+        found += [folder / name for name in files if not name.startswith(".")]
     return sorted(
-        p.as_posix()
-        for p in found
-        if p.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in p.parts)
+        path.relative_to(root).as_posix()
+        for path in found
+        if path.suffix.lower() in SUFFIXES and path.is_file()
     )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline import datasets, params
-from pipeline.datasets.reading import COLUMNS
+from pipeline.datasets.reading import COLUMNS, clip_paths
 from pipeline.errors import UserError
 from pipeline.params import DatasetName, DatasetParams
 
@@ -189,6 +189,14 @@ def test_clips_csv_has_the_last_word(tmp_path: Path) -> None:
     assert row(table, "dog/day1_0.wav")[::2] == ("None", "long walk")
     assert row(table, "owl/gone.wav")[::2] == ("owl", "owl/gone.wav")
     assert row(table, "lost.wav")[0] is None
+
+
+def test_a_label_may_be_a_link_to_a_folder_elsewhere_and_circles_end(tmp_path: Path) -> None:
+    own(tmp_path / "elsewhere", recordings=9, takes=1)
+    (tmp_path / "here/cat").mkdir(parents=True)
+    (tmp_path / "here/dog").symlink_to(tmp_path / "elsewhere/dog")
+    (tmp_path / "here/cat/again").symlink_to(tmp_path / "here")
+    assert clip_paths(tmp_path / "here") == [f"dog/day{n}_0.wav" for n in range(9)]
 
 
 def test_notes_and_the_readme_are_no_clips(tmp_path: Path) -> None:
