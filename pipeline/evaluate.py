@@ -36,9 +36,11 @@ def main() -> str:
     predictions = by_clip(featurized.index.iloc[folds.test], probabilities, labels)
     figures = metrics(predictions, labels, settings.evaluate)
     classes = per_class(predictions, labels)
+    bins = reliability(predictions, labels)
 
     predictions.to_csv(paths.PREDICTIONS, index=False, float_format="%.6f")
     classes.to_csv(paths.PER_CLASS, index=False, float_format="%.6f")
+    bins.to_csv(paths.RELIABILITY, index=False, float_format="%.6f")
     paths.METRICS.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     matrix = confusion_matrix(predictions["label"], predictions["predicted"], labels=labels)
     title = f"Test fold {folds.test_fold}: {figures['accuracy']:.1%} of {len(predictions)} clips"
@@ -46,6 +48,10 @@ def main() -> str:
     history = pd.read_csv(paths.HISTORY)
     plots.save(plots.learning_curves(history, fit.BEST), paths.LEARNING_CURVES)
     plots.save(plots.per_class(classes), paths.PER_CLASS_PLOT)
+    title = f"Reliability on test fold {folds.test_fold}"
+    plots.save(plots.reliability(bins, title), paths.RELIABILITY_PLOT)
+    trials = pd.read_csv(paths.TRIALS)
+    plots.save(plots.search_history(trials, fit.BEST), paths.SEARCH_PLOT)
 
     client = tracking.connect()
     runs.log_evaluation(client, runs.ensure(client, record))
@@ -162,6 +168,30 @@ def per_class(predictions: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
     return pd.DataFrame(
         {"label": labels, "precision": precision, "recall": recall, "f1": f1, "clips": clips}
     )
+
+
+def reliability(predictions: pd.DataFrame, labels: list[str], bins: int = 10) -> pd.DataFrame:
+    """Tabulate how often the highest probability is right, by how high it is.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        As :func:`by_clip` makes it.
+    labels : list of str
+    bins : int
+        Of equal width (DeGroot and Fienberg 1983).
+
+    Returns
+    -------
+    DataFrame
+        A row a bin that holds clips: mean ``confidence``, ``accuracy`` and number of ``clips``.
+    """
+    confidence = predictions[[f"p_{label}" for label in labels]].max(axis=1)
+    right = predictions["label"] == predictions["predicted"]
+    places = (confidence * bins).astype(int).clip(upper=bins - 1)
+    table = pd.DataFrame({"confidence": confidence, "accuracy": right, "clips": 1})
+    how = {"confidence": "mean", "accuracy": "mean", "clips": "sum"}
+    return table.groupby(places).agg(how).reset_index(drop=True)
 
 
 if __name__ == "__main__":

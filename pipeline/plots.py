@@ -1,5 +1,8 @@
-"""The pictures: one function each, data in and a figure out, the same colours everywhere."""
+"""The pictures of a run: data in, a figure out, one look and the same class colours everywhere."""
 
+import io
+import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,16 +10,46 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-TRAINING, VALIDATION, MARK = "#0072B2", "#D55E00", "#555555"
-"""Of Okabe and Ito's palette, which colour-blind people tell apart."""
+CLASSES = (
+    "#2877bb", "#bd8b0b", "#8a1b5c", "#2da399", "#d86265",
+    "#3b2eb1", "#607e01", "#bd4ddf", "#256c33", "#ba4293",
+)  # fmt: skip
+"""Of a label, by its place in the model's list; those of the page, which colour-blind people tell
+apart. With more than ten labels they come again, so nothing is told by colour alone."""
+
+TRAINING, VALIDATION = "#0072b2", "#d55e00"
+"""Of Okabe and Ito's palette, for the two sides of a split and other pairs."""
+
+INK, SOFT, LINE = "#17211f", "#55625f", "#d7dedb"
+"""Text, what stands back behind it, and the grid."""
+
+LONGEST = 24
+"""Characters of a label that are shown."""
+
+CHINESE = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei",
+    "Droid Sans Fallback",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Microsoft YaHei",
+    "Arial Unicode MS",
+)
+"""Fonts that know the letters which matplotlib's own lacks."""
 
 
 def figure(width: float, height: float) -> "Figure":
     """Make an empty figure that needs no screen; sizes in inches."""
     from matplotlib.figure import Figure
 
+    _look()
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -24,6 +57,62 @@ def save(picture: "Figure", path: Path) -> None:
     """Write as PNG, without the date, so that the same picture has the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.savefig(path, dpi=120, metadata={"Software": None})
+
+
+def svg(picture: "Figure") -> str:
+    """Draw as an SVG element for a page, whose text stays text, in the page's own colours.
+
+    Parameters
+    ----------
+    picture : Figure
+
+    Returns
+    -------
+    str
+        ``<svg>`` with a view box and no size. The colours of this module are the custom
+        properties ``--ink``, ``--soft``, ``--line``, ``--training``, ``--validation`` and
+        ``--class-0`` to ``--class-9``, so that the page can be light or dark.
+    """
+    import matplotlib as mpl
+
+    drawn = io.StringIO()
+    # a fixed salt, or the ids would be others every time
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pipeline"}):
+        picture.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
+    element = drawn.getvalue()
+    element = element[element.index("<svg") :]
+    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+    element = re.sub(r' (width|height)="[\d.]+pt"', "", element, count=2)
+    properties = {
+        INK: "ink",
+        SOFT: "soft",
+        LINE: "line",
+        TRAINING: "training",
+        VALIDATION: "validation",
+        **{colour: f"class-{i}" for i, colour in enumerate(CLASSES)},
+    }
+    for colour, name in properties.items():
+        element = element.replace(colour, f"var(--{name})")
+    return element
+
+
+def colour(place: int) -> str:
+    """Colour of the label that is at `place` in the model's list."""
+    return CLASSES[place % len(CLASSES)]
+
+
+def readable(label: object) -> str:
+    """Write a label as people read it: spaces for underscores, not too long, never a formula.
+
+    Examples
+    --------
+    >>> readable("air_conditioner")
+    'air conditioner'
+    """
+    text = str(label).replace("_", " ")
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST - 1]}…"
+    return text.replace("$", r"\$")
 
 
 def learning_curves(history: pd.DataFrame, best: str) -> "Figure":
@@ -40,20 +129,27 @@ def learning_curves(history: pd.DataFrame, best: str) -> "Figure":
     -------
     Figure
     """
-    picture = figure(9, 3.6)
+    picture = figure(9, 3.8)
     chosen = history["epoch"].iloc[int(history[best].to_numpy().argmin())]
+    marker = "o" if len(history) < 3 else ""
+    panels = picture.subplots(1, 2)
     for axes, column, title in zip(
-        picture.subplots(1, 2), ("log_loss", "accuracy"), ("Log loss", "Accuracy"), strict=True
+        panels, ("log_loss", "accuracy"), ("Log loss", "Accuracy"), strict=True
     ):
-        axes.plot(history["epoch"], history[column], color=TRAINING, label="training folds")
+        axes.plot(history["epoch"], history[column], marker=marker, color=TRAINING)
         axes.plot(
-            history["epoch"], history[f"val_{column}"], color=VALIDATION, label="validation fold"
+            history["epoch"], history[f"val_{column}"], marker=marker, ls="--", color=VALIDATION
         )
-        axes.axvline(chosen, color=MARK, linestyle=":", label=f"chosen: epoch {chosen:.0f}")
+        axes.axvline(chosen, color=SOFT, linestyle=":")
         axes.set(title=title, xlabel="epoch")
-        axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend()
+        _whole_numbers(axes.xaxis)
+    panels[1].yaxis.set_major_formatter("{x:.0%}")
+    picture.legend(
+        panels[0].lines,
+        ["training folds", "validation fold", f"chosen: epoch {chosen:.0f}"],
+        loc="outside upper center",
+        ncols=3,
+    )
     return picture
 
 
@@ -74,16 +170,17 @@ def confusion(matrix: np.ndarray, labels: list[str], title: str) -> "Figure":
     side = 3.2 + 0.42 * len(labels)
     picture = figure(side + 0.8, side)
     axes = picture.subplots()
+    axes.grid(visible=False)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
-    names = [label.replace("_", " ") for label in labels]
+    names = [readable(label) for label in labels]
     axes.set_xticks(range(len(labels)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(labels)), names)
     axes.set(title=title, xlabel="predicted", ylabel="true")
     for row, column in zip(*np.nonzero(matrix), strict=True):
-        colour = "black" if shares[row, column] > 0.55 else "white"
-        axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour)
-    picture.colorbar(image, label="share of the true class", shrink=0.8)
+        on_it = "black" if shares[row, column] > 0.55 else "white"
+        axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=on_it)
+    picture.colorbar(image, label="share of the true class", shrink=0.8, format="{x:.0%}")
     return picture
 
 
@@ -93,23 +190,150 @@ def per_class(scores: pd.DataFrame) -> "Figure":
     Parameters
     ----------
     scores : DataFrame
-        Columns ``label``, ``precision``, ``recall``, ``clips``.
+        In the order of the model's list; columns ``label``, ``precision``, ``recall``, ``f1``
+        and ``clips``.
 
     Returns
     -------
     Figure
     """
-    ordered = scores.sort_values("f1", ascending=False)
-    picture = figure(7, 1.4 + 0.34 * len(ordered))
+    colours = np.array([colour(place) for place in range(len(scores))])
+    order = scores["f1"].to_numpy().argsort(kind="stable")[::-1]
+    scores, colours = scores.iloc[order], colours[order]
+    picture = figure(7, 1.6 + 0.34 * len(scores))
     axes = picture.subplots()
-    rows = np.arange(len(ordered))
-    axes.hlines(rows, ordered["precision"], ordered["recall"], color="0.75", zorder=1)
-    axes.scatter(ordered["precision"], rows, color=TRAINING, label="precision", zorder=2)
-    axes.scatter(ordered["recall"], rows, color=VALIDATION, marker="D", label="recall", zorder=2)
-    axes.set_yticks(
-        rows, [f"{r.label} ({r.clips})".replace("_", " ") for r in ordered.itertuples()]
-    )
+    rows = np.arange(len(scores))
+    axes.hlines(rows, scores["precision"], scores["recall"], color=LINE, lw=3, zorder=1)
+    axes.scatter(scores["precision"], rows, 70, facecolors="none", edgecolors=colours, linewidths=2)
+    axes.scatter(scores["recall"], rows, 42, color=colours, marker="D")
+    axes.set_yticks(rows, [f"{readable(r.label)} ({r.clips})" for r in scores.itertuples()])
     axes.set(xlim=(-0.03, 1.03), xlabel="on the test fold (number of clips in brackets)")
-    axes.grid(alpha=0.3, axis="x")
-    picture.legend(loc="outside upper center", ncols=2)
+    axes.xaxis.set_major_formatter("{x:.0%}")
+    axes.grid(visible=False, axis="y")
+    # keys of their own, for the marks have their classes' colours
+    keys = [
+        axes.plot([], [], "o", ms=8, mfc="none", mew=2, color=SOFT, label="precision")[0],
+        axes.plot([], [], "D", ms=6, color=SOFT, label="recall")[0],
+    ]
+    picture.legend(handles=keys, loc="outside upper center", ncols=2)
     return picture
+
+
+def reliability(bins: pd.DataFrame, title: str) -> "Figure":
+    """How often the model is right when it is so sure: on the diagonal, it knows itself.
+
+    Parameters
+    ----------
+    bins : DataFrame
+        A row for each bin of the highest probability that holds clips: mean ``confidence``,
+        ``accuracy`` and number of ``clips``.
+    title : str
+
+    Returns
+    -------
+    Figure
+    """
+    picture = figure(5.4, 5.2)
+    upper, lower = picture.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 1], [0, 1], ls=":", color=SOFT, label="as sure as right")
+    upper.vlines(bins["confidence"], bins["confidence"], bins["accuracy"], color=LINE, lw=3)
+    upper.plot(bins["confidence"], bins["accuracy"], "o-", color=TRAINING, label="the model")
+    upper.set(title=title, ylabel="accuracy", xlim=(0, 1.02), ylim=(-0.03, 1.05))
+    upper.yaxis.set_major_formatter("{x:.0%}")
+    picture.legend(loc="outside upper center", ncols=2)
+    lower.bar(bins["confidence"], bins["clips"], width=0.05, color=TRAINING)
+    lower.set(xlabel="highest probability", ylabel="clips")
+    lower.xaxis.set_major_formatter("{x:.0%}")
+    _whole_numbers(lower.yaxis)
+    lower.grid(visible=False, axis="x")
+    return picture
+
+
+def search_history(trials: pd.DataFrame, best: str) -> "Figure":
+    """Every trial's validation loss and the best one so far.
+
+    Parameters
+    ----------
+    trials : DataFrame
+        As :func:`pipeline.tune.table` makes it; may have no rows.
+    best : str
+        Column that the search brings down.
+
+    Returns
+    -------
+    Figure
+    """
+    picture = figure(7, 3.8)
+    axes = picture.subplots()
+    axes.set(title="Search", xlabel="trial", ylabel="validation log loss")
+    if trials.empty:
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "no search: tune.trials is 0", ha="center", transform=axes.transAxes)
+        return picture
+    complete = trials["state"] == "complete"
+    axes.plot(
+        trials["trial"], trials["best_so_far"], color=VALIDATION, drawstyle="steps-post",
+        label="best so far",
+    )  # fmt: skip
+    for rows, marker, name in ((complete, "o", "complete"), (~complete, "x", "pruned")):
+        if rows.any():
+            axes.scatter(
+                trials.loc[rows, "trial"],
+                trials.loc[rows, best],
+                s=40,
+                c=TRAINING,
+                marker=marker,
+                label=name,
+            )
+    _whole_numbers(axes.xaxis)
+    picture.legend(loc="outside upper center", ncols=3)
+    return picture
+
+
+def _whole_numbers(axis: "Axis") -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator("auto", steps=(1, 2, 5, 10), integer=True))
+
+
+@cache
+def _look() -> None:
+    """Set matplotlib up for our figures, the first time that one is made."""
+    import matplotlib as mpl
+    from cycler import cycler
+    from matplotlib import font_manager
+
+    installed = set(font_manager.get_font_names())
+    mpl.rcParams.update(
+        {
+            "axes.axisbelow": True,
+            "axes.edgecolor": SOFT,
+            "axes.grid": True,
+            "axes.labelcolor": INK,
+            "axes.prop_cycle": cycler(color=CLASSES),
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "axes.titlesize": 12,
+            "font.family": ["DejaVu Sans", *(name for name in CHINESE if name in installed)],
+            "font.size": 10.5,
+            "grid.color": LINE,
+            "legend.frameon": False,
+            "legend.labelcolor": INK,
+            "text.color": INK,
+            "xtick.color": SOFT,
+            "xtick.labelcolor": INK,
+            "ytick.color": SOFT,
+            "ytick.labelcolor": INK,
+        }
+    )
+
+
+def swatches(axes: "Axes", labels: list[str]) -> None:
+    """Name the classes beside their colours, in a legend to the right of `axes`."""
+    from matplotlib.lines import Line2D
+
+    keys = [
+        Line2D([], [], ls="", marker="s", ms=8, color=colour(place), label=readable(label))
+        for place, label in enumerate(labels)
+    ]
+    axes.legend(handles=keys, loc="center left", bbox_to_anchor=(1, 0.5))

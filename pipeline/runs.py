@@ -30,6 +30,9 @@ REPORTS = (
     paths.PER_CLASS,
     paths.CONFUSION_PLOT,
     paths.PER_CLASS_PLOT,
+    paths.RELIABILITY,
+    paths.RELIABILITY_PLOT,
+    paths.SEARCH_PLOT,
 )
 """What the evaluation adds to the run."""
 

@@ -57,8 +57,12 @@ def run(name: str, main: Callable[[], str]) -> None:
 
 
 def quiet() -> None:
-    """Show what a user can act on: no deprecations inside libraries, no database migrations."""
+    """Show what a user can act on: no deprecations inside libraries, no database migrations.
+
+    Nor a warning for every letter of a label that no font has; it is drawn as an empty box.
+    """
     for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
         warnings.filterwarnings("ignore", category=category)
+    warnings.filterwarnings("ignore", message="Glyph .* missing from")
     for name in ("alembic", "mlflow", "absl"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -67,3 +67,18 @@ def test_a_label_without_clips_or_predictions_scores_zero_not_nan() -> None:
     classes = evaluate.per_class(predictions([True]), LABELS)
     assert classes["clips"].tolist() == [1, 0, 0]
     assert classes["f1"].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_reliability_compares_how_sure_with_how_often_right() -> None:
+    predictions = pd.DataFrame(
+        {
+            "label": ["a", "b", "a", "a"],
+            "predicted": ["a", "a", "a", "a"],
+            "p_a": [0.62, 0.68, 0.95, 1.0],
+            "p_b": [0.38, 0.32, 0.05, 0.0],
+        }
+    )
+    bins = evaluate.reliability(predictions, ["a", "b"])
+    assert bins["clips"].tolist() == [2, 2]
+    assert bins["accuracy"].tolist() == [0.5, 1.0]
+    assert bins["confidence"].tolist() == pytest.approx([0.65, 0.975])
