@@ -195,10 +195,21 @@ def load(
         raise AudioError("The file holds no samples.")
     if resampler:
         parts.append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
-    wave: Waveform = np.concatenate(parts)
+    wave = _joined(parts)
     if not len(wave):
         raise AudioError("The file holds less than one sample at the wanted rate.")
     return wave if max_seconds is None else wave[: math.ceil(max_seconds * sample_rate)]
+
+
+def _joined(parts: list[Waveform]) -> Waveform:
+    """Join blocks and let go of each on the way: a long clip is never in memory twice."""
+    wave = np.empty(sum(map(len, parts)), np.float32)
+    end = len(wave)
+    while parts:
+        part = parts.pop()
+        wave[end - len(part) : end] = part
+        end -= len(part)
+    return wave
 
 
 def probe(source: Path | bytes) -> AudioInfo:

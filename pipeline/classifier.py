@@ -11,14 +11,13 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.bundle import MODEL, REFERENCE, SPEC, read_card
 from pipeline.errors import UserError
@@ -139,7 +138,7 @@ class Classifier:
 
     def warm_up(self) -> None:
         """Do everything once, so that the first caller in this thread does not wait for it."""
-        probabilities = self.infer(self.extract(np.zeros((1, self.spec.samples), np.float32)))
+        probabilities = self.infer(self.extract([np.zeros(self.spec.samples, np.float32)]))
         if probabilities.shape != (1, len(self.labels)):
             raise ValueError(f"the model has {probabilities.shape[1]} outputs for its labels")
 
@@ -166,18 +165,20 @@ class Classifier:
         Silence
             When there is no window with sound in it.
         """
-        rate = self.spec.sample_rate
-        taken = overlap(waveform, self.spec, most) if overlapping else None
-        pieces = windows(waveform, self.spec)[:most] if taken is None else taken
-        step = self.spec.samples // (1 if taken is None else 2)
-        starts = np.arange(len(pieces)) * step / rate
-        heard = np.array([np.abs(piece).max() > SILENCE for piece in pieces])
-        if not heard.any():
-            length = min(waveform.size / rate, starts[-1] + self.spec.samples / rate)
+        rate, samples = self.spec.sample_rate, self.spec.samples
+        pieces: Sequence[Floats]
+        if overlapping:
+            pieces, step = overlap(waveform, self.spec, most), samples // 2
+        else:
+            pieces, step = list(windows(waveform, self.spec)[:most]), samples
+        heard = [n for n, piece in enumerate(pieces) if np.abs(piece).max() > SILENCE]
+        if not heard:
+            length = min(waveform.size, (len(pieces) - 1) * step + samples) / rate
             raise Silence(f"The clip is silent in its first {length:.3g} seconds.")
-        if taken is not None:
-            pieces, starts = pieces[heard], starts[heard]
-        features = self.extract(pieces)
+        if not overlapping:
+            heard = list(range(len(pieces)))
+        starts = np.array(heard) * step / rate
+        features = self.extract([pieces[n] for n in heard])
         probabilities = self.infer(features)
         return Prediction(
             probabilities=probabilities.mean(axis=0),
@@ -187,12 +188,12 @@ class Classifier:
             summary=summarise(features[0]),
         )
 
-    def extract(self, pieces: Floats) -> Floats:
+    def extract(self, pieces: Iterable[Floats]) -> Floats:
         """Features of windows, as the featurize stage has them: not normalised.
 
         Parameters
         ----------
-        pieces : array, shape (windows, samples)
+        pieces : iterable of array, each of shape (samples,)
 
         Returns
         -------
@@ -241,7 +242,7 @@ class Classifier:
         return own
 
 
-def overlap(waveform: Floats, spec: FeatureSpec, most: int) -> Floats:
+def overlap(waveform: Floats, spec: FeatureSpec, most: int) -> list[Floats]:
     """Windows half a window apart, as many as cover the waveform; the last one is padded.
 
     Parameters
@@ -253,15 +254,16 @@ def overlap(waveform: Floats, spec: FeatureSpec, most: int) -> Floats:
 
     Returns
     -------
-    array, shape (windows, spec.samples), float32
-        At least one.
+    list of array, each of shape (spec.samples,)
+        At least one; all but a padded one share the waveform's memory.
     """
     hop = spec.samples // 2
     count = min(most, 1 + math.ceil(max(0, waveform.size - spec.samples) / hop))
-    padded = np.zeros(spec.samples + (count - 1) * hop, np.float32)
-    kept = waveform[: padded.size]
-    padded[: kept.size] = kept
-    return sliding_window_view(padded, spec.samples)[::hop]
+    pieces = [waveform[n * hop : n * hop + spec.samples] for n in range(count)]
+    missing = spec.samples - pieces[-1].size
+    if missing:
+        pieces[-1] = np.pad(pieces[-1], (0, missing))
+    return pieces
 
 
 def summarise(features: Floats) -> dict[str, float]:

@@ -55,6 +55,8 @@ async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
         {"name": "OPENBLAS_NUM_THREADS", "value": "1"},
         # memory pools of the C library, by default eight a core
         {"name": "MALLOC_ARENA_MAX", "value": "2"},
+        # large arrays go back to the system: what eight long clips needed is not kept for ever
+        {"name": "MALLOC_MMAP_THRESHOLD_", "value": "1000000"},
         # BentoML keeps what is traced of a request until its time is up: 4 KB each, for 45 s
         {"name": "OTEL_SDK_DISABLED", "value": "true"},
     ],
