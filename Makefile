@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui test lint format lock bench bench-serve clean package serve
+.PHONY: help run report ui test lint format lock bench bench-serve clean package serve
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ run: $(BIN)/.installed ## run the pipeline (dvc repro) and print what came out
 	@python -m pipeline.summary
 
 ui: PORT ?= 5000
+report: $(BIN)/.installed ## write a page about the last run, all in one file
+	python -m pipeline.report
+
 ui: $(BIN)/.installed ## open the MLflow UI on http://127.0.0.1:5000 (PORT=5001: there)
 	mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI) --host 127.0.0.1 --port $(PORT)
 

@@ -42,6 +42,9 @@ SEARCH_PLOT = Path("reports/search.png")
 LEARNING_CURVES = Path("reports/learning_curves.png")
 REGISTRATION = Path("models/registration.json")
 
+REPORT = Path("reports/report.html")
+"""One page about the run; made by ``python -m pipeline.report``, not by a stage."""
+
 BUNDLE = Path("bundle")
 """What the service serves; made by ``python -m pipeline.package``, not by a stage."""
 
@@ -59,5 +62,6 @@ OUTPUTS = {value for value in list(vars().values()) if isinstance(value, Path)} 
     DOWNLOADS,
     CROSSVAL_UNITS,
     BUNDLE,
+    REPORT,
 }
 """What the stages write, so what is missing where one has not run."""

@@ -69,8 +69,8 @@ def svg(picture: "Figure") -> str:
     Returns
     -------
     str
-        ``<svg>`` with a view box and no size. The colours of this module are the custom
-        properties ``--ink``, ``--soft``, ``--line``, ``--training``, ``--validation`` and
+        ``<svg>`` with a view box, no larger than the figure. The colours of this module are the
+        custom properties ``--ink``, ``--soft``, ``--line``, ``--training``, ``--validation`` and
         ``--class-0`` to ``--class-9``, so that the page can be light or dark.
     """
     import matplotlib as mpl
@@ -82,7 +82,8 @@ def svg(picture: "Figure") -> str:
     element = drawn.getvalue()
     element = element[element.index("<svg") :]
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
-    element = re.sub(r' (width|height)="[\d.]+pt"', "", element, count=2)
+    element = re.sub(r' height="[\d.]+pt"', "", element, count=1)
+    element = re.sub(r' width="([\d.]+pt)"', r' style="max-width: \1"', element, count=1)
     properties = {
         INK: "ink",
         SOFT: "soft",
@@ -246,6 +247,45 @@ def reliability(bins: pd.DataFrame, title: str) -> "Figure":
     lower.xaxis.set_major_formatter("{x:.0%}")
     _whole_numbers(lower.yaxis)
     lower.grid(visible=False, axis="x")
+    return picture
+
+
+def comparison(
+    published: dict[str, float], name: str, ours: tuple[float, float, float]
+) -> "Figure":
+    """Draw an accuracy with its interval among published ones, the best on top.
+
+    Parameters
+    ----------
+    published : dict
+        Accuracy by who has published it.
+    name : str
+        Ours.
+    ours : (low, accuracy, high)
+
+    Returns
+    -------
+    Figure
+    """
+    low, accuracy, high = ours
+    rows = sorted({**published, name: accuracy}.items(), key=lambda row: row[1])
+    picture = figure(7, 1.0 + 0.34 * len(rows))
+    axes = picture.subplots()
+    for place, (who, value) in enumerate(rows):
+        mine = who == name
+        axes.plot(value, place, "D" if mine else "o", color=VALIDATION if mine else TRAINING)
+        if mine:
+            axes.hlines(place, low, high, color=VALIDATION, lw=2)
+        axes.annotate(
+            f"{value:.1%}", (high if mine else value, place), xytext=(8, 0),
+            textcoords="offset points", va="center",
+        )  # fmt: skip
+    axes.set_yticks(range(len(rows)), [who for who, _ in rows])
+    axes.set(xlabel="accuracy")
+    axes.set_xlim(min(0.6, low - 0.05), 1.08)
+    axes.set_xticks([tick for tick in np.arange(0, 1.01, 0.1) if tick >= axes.get_xlim()[0]])
+    axes.xaxis.set_major_formatter("{x:.0%}")
+    axes.grid(visible=False, axis="y")
     return picture
 
 

@@ -1,0 +1,136 @@
+"""The report of a run, opened in a real browser as whoever gets the file does."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from .conftest import Repository
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def reported(finished: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A finished clone with its report."""
+    clone = finished.copy(tmp_path_factory.mktemp("reported") / "clone")
+    assert "reports/report.html" in clone.ok("python -m pipeline.report")
+    return clone
+
+
+@pytest.fixture
+def report(browser: Browser, reported: Repository, tmp_path: Path) -> Iterator[Page]:
+    """The page, away from the repository that it is about; it asks for nothing, nothing fails."""
+    alone = Path(shutil.copy(reported.folder / "reports/report.html", tmp_path))
+    page = browser.new_page()
+    requests: list[str] = []
+    messages: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.goto(alone.as_uri(), wait_until="load")
+    yield page
+    page.close()
+    assert [url for url in requests if not url.startswith("data:")] == [alone.as_uri()]
+    assert messages == []
+
+
+def test_the_report_has_the_runs_figures_and_lineage(report: Page, reported: Repository) -> None:
+    figures = json.loads((reported.folder / "reports/metrics.json").read_text())
+    record = json.loads((reported.folder / "models/run.json").read_text())
+    assert report.locator("#accuracy").inner_text() == f"{figures['accuracy']:.1%}"
+    interval = f"{figures['accuracy_low']:.1%} to {figures['accuracy_high']:.1%}"
+    assert report.locator("#interval").inner_text() == interval
+    text = report.locator("body").inner_text()
+    for fact in (
+        record["run_id"],
+        record["tags"]["lineage.git_commit"],
+        record["tags"]["dataset.sha256"],
+        record["tags"]["model_sha256"],
+        "version 1",
+        "sound-classifier, champion",
+        f"{figures['macro_f1']:.3f}",
+    ):
+        assert fact in text
+    clips = pd.read_csv(reported.folder / "data/clips.csv")
+    for side, folds in (("test", [1]), ("validation", [2]), ("training", [3])):
+        row = report.locator("tr", has=report.get_by_role("cell", name=side, exact=True))
+        assert row.locator("td").nth(2).inner_text() == str(clips["fold"].isin(folds).sum())
+
+
+def test_the_reports_pictures_are_drawn_and_name_every_class(
+    report: Page, reported: Repository
+) -> None:
+    drawn = report.locator("figure svg")
+    assert drawn.count() == 5
+    for box in (drawn.nth(i).bounding_box() for i in range(5)):
+        assert box is not None
+        assert min(box["width"], box["height"]) > 200
+    shown = " ".join(drawn.all_text_contents())
+    for label in json.loads((reported.folder / "data/dataset.json").read_text())["labels"]:
+        assert label.replace("_", " ") in shown
+
+
+def test_the_worst_mistakes_can_be_heard(report: Page, reported: Repository) -> None:
+    predictions = pd.read_csv(reported.folder / "reports/predictions.csv")
+    wrong = predictions[predictions["label"] != predictions["predicted"]]
+    said = [row[f"p_{row['predicted']}"] for _, row in wrong.iterrows()]
+    cards = report.locator("article")
+    assert cards.count() == min(len(wrong), 12)
+    assert f"{max(said):.1%}" in cards.first.inner_text()
+    lengths = report.evaluate(
+        """() => Promise.all([...document.querySelectorAll("audio")].map((player) =>
+            new Promise((known, broken) => {
+                player.onloadedmetadata = () => known(player.duration);
+                player.onerror = () => broken(player.error.message);
+                player.load();
+            })))"""
+    )
+    clips = pd.read_csv(reported.folder / "data/clips.csv").set_index("path")
+    for card, length in zip(cards.all(), lengths, strict=True):
+        path = card.locator("small").inner_text()
+        assert length == pytest.approx(clips.loc[path, "seconds"], abs=0.15)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_report_fits_a_phone_and_follows_its_colours(report: Page, scheme: str) -> None:
+    report.set_viewport_size({"width": 360, "height": 740})
+    report.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    assert report.evaluate("document.documentElement.scrollWidth") <= 360
+    ground = report.evaluate("getComputedStyle(document.body).backgroundColor")
+    ink = report.evaluate("getComputedStyle(document.querySelector('figure text')).fill")
+    light_ground, light_ink = (
+        sum(map(int, re.findall(r"\d+", colour)[:3])) > 384 for colour in (ground, ink)
+    )
+    assert light_ground == (scheme == "light")
+    assert light_ink == (scheme == "dark")
+
+
+def test_the_report_is_kept_with_the_run(reported: Repository) -> None:
+    client = MlflowClient(f"sqlite:///{reported.folder}/mlflow.db")
+    run_id = json.loads((reported.folder / "models/run.json").read_text())["run_id"]
+    for name in ("report.html", "reliability.png", "search.png", "confusion.png"):
+        assert name in {file.path for file in client.list_artifacts(run_id)}
+
+
+def test_a_report_before_the_pipeline_has_run_says_what_to_do(fresh: Repository) -> None:
+    done = fresh.run("python -m pipeline.report")
+    assert done.returncode == 1
+    assert "dvc repro" in done.stdout
+    assert "Traceback" not in done.stdout
