@@ -21,7 +21,7 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix
 from tqdm.auto import tqdm
 
-from pipeline import evaluate, fit, model, params, paths, plots, split, stage, tracking
+from pipeline import augment, evaluate, fit, model, params, paths, plots, split, stage, tracking
 from pipeline.featurize import read as read_features
 from pipeline.params import TrainParams
 
@@ -100,7 +100,7 @@ def unit_key(train: TrainParams) -> str:
     facts = {
         "train": train.model_dump(exclude={"seed"}),
         "features": tracking.sha256(paths.FEATURES, paths.FEATURE_INDEX, paths.FEATURE_SPEC),
-        "code": tracking.sha256(*(Path(str(module.__file__)) for module in (fit, model))),
+        "code": tracking.sha256(*(Path(str(module.__file__)) for module in (augment, fit, model))),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 

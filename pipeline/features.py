@@ -123,6 +123,15 @@ class FeatureSpec:
         """The filterbank without its zeros, 98 of 100 values."""
         return scipy.sparse.csr_array(self.filterbank)
 
+    @cached_property
+    def centres(self) -> NDArray[np.float64]:
+        """Frequency of each band of 'logmel' and 'stft' in Hz, the middle of its filter."""
+        bins = np.linspace(0, self.sample_rate / 2, 1 + self.n_fft // 2)
+        if self.filterbank is None:
+            return bins
+        middles: NDArray[np.float64] = (self.filters @ bins) / self.filters.sum(axis=1)
+        return middles
+
     def with_statistics(self, mean: NDArray[Any], std: NDArray[Any]) -> FeatureSpec:
         """Complete the spec with the statistics of the training folds.
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from pipeline import features, model
+from pipeline import augment, features, model
 from pipeline.backend import keras
 from pipeline.features import FeatureSpec
 from pipeline.params import TrainParams
@@ -21,7 +21,8 @@ WARM_UP = 0.05
 """Share of the steps over which a cosine schedule rises to its full learning rate."""
 
 Example = tuple[np.ndarray, np.ndarray]
-"""Features (n, bands, frames, 1) float32 and one-hot targets (n, classes) float32."""
+"""Features float32, as the network takes them if not said otherwise: (n, bands, frames, 1); and
+one-hot targets (n, classes) float32."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Data:
     """What a network is trained on, and what chooses its epoch; the test fold is not in it."""
 
     train: Example
+    """Features as featurized, (n, bands, frames): augmentation works on decibels."""
     validation: Example
     spec: FeatureSpec
     """With the statistics of the training folds."""
@@ -51,7 +53,7 @@ class Fitted:
 def prepare(
     array: np.ndarray, index: pd.DataFrame, spec: FeatureSpec, split: Split, labels: list[str]
 ) -> Data:
-    """Normalise features by the training folds' statistics and encode labels.
+    """Take statistics of the training folds, encode labels, normalise what validates.
 
     Parameters
     ----------
@@ -73,10 +75,8 @@ def prepare(
     codes = index["label"].map({label: i for i, label in enumerate(labels)}).to_numpy()
     targets = np.eye(len(labels), dtype=np.float32)[codes]
 
-    def example(rows: np.ndarray) -> Example:
-        return network_input(array[rows], spec), targets[rows]
-
-    return Data(example(split.train), example(split.validation), spec)
+    validation = network_input(array[split.validation], spec), targets[split.validation]
+    return Data((array[split.train], targets[split.train]), validation, spec)
 
 
 def network_input(array: np.ndarray, spec: FeatureSpec) -> np.ndarray:
@@ -127,8 +127,9 @@ def fit(
     keras.utils.set_random_seed(params.seed)
     _deterministic()
     inputs, targets = data.train
-    network = model.build(params, inputs.shape[1:3], targets.shape[1])
-    steps = params.epochs * math.ceil(len(inputs) / params.batch_size)
+    network = model.build(params, inputs.shape[1:], targets.shape[1])
+    batches = Batches(data, params)
+    steps = params.epochs * len(batches)
     network.compile(
         optimizer=keras.optimizers.AdamW(
             _learning_rate(params, steps), weight_decay=params.weight_decay
@@ -145,17 +146,59 @@ def fit(
     )
     try:
         network.fit(
-            inputs,
-            targets,
+            batches,
             validation_data=data.validation,
             epochs=params.epochs,
-            batch_size=params.batch_size,
+            shuffle=False,  # the batches are
             callbacks=[progress, best],
             verbose=0,
         )
     finally:
         progress.bar.close()
     return Fitted(network, pd.DataFrame(progress.rows))
+
+
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no types
+    """The training clips of an epoch in a new order, each augmented anew.
+
+    Every batch has a random generator of its own, so that it does not matter which thread makes
+    it, or when.
+
+    Parameters
+    ----------
+    data : Data
+    params : TrainParams
+        Of which ``seed``, ``batch_size`` and ``augment`` are read.
+    """
+
+    def __init__(self, data: Data, params: TrainParams) -> None:
+        super().__init__()
+        self._clips, self._targets = data.train
+        self._spec = data.spec
+        self._params = params
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._clips) / self._params.batch_size)
+
+    def __getitem__(self, batch: int) -> Example:
+        """Make one batch, features (n, bands, frames, 1) and targets (n, classes)."""
+        size = self._params.batch_size
+        order = np.random.default_rng((self._params.seed, self._epoch)).permutation(
+            len(self._clips)
+        )
+        rows = order[batch * size : (batch + 1) * size]
+        clips, targets = self._clips[rows], self._targets[rows]
+        if self._params.augment:
+            rng = np.random.default_rng((self._params.seed, self._epoch, batch))
+            clips, targets = augment.examples(
+                self._clips, self._targets, rows, self._spec, self._params.augment, rng
+            )
+        return network_input(clips, self._spec), targets
+
+    def on_epoch_end(self) -> None:
+        """Go on to the next epoch's order."""
+        self._epoch += 1
 
 
 class _Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types

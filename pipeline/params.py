@@ -133,6 +133,19 @@ class SplitParams(Section):
     test_fold: int = Field(ge=1)
 
 
+class AugmentParams(Section):
+    """What is done to training clips, anew every time one is seen; 0 leaves a thing out."""
+
+    shift: bool = Field(description="start anywhere and go round")
+    speed: float = Field(ge=0, le=1, description="at most so much faster, or slower by as much")
+    mix: float = Field(ge=0, le=1, description="share that is mixed with another clip, labels too")
+    equaliser: float = Field(ge=0, le=40, description="dB that a random filter adds or takes")
+    noise: float = Field(ge=0, le=1, description="share that gets steady noise")
+    time_mask: float = Field(ge=0, lt=1, description="share of the frames silenced, at most")
+    frequency_mask: float = Field(ge=0, lt=1, description="share of the bands silenced, at most")
+    gain: float = Field(ge=0, le=40, description="dB louder or quieter, at most")
+
+
 class TrainParams(Section):
     """Everything that a training run is told, and so what a search may vary."""
 
@@ -148,6 +161,7 @@ class TrainParams(Section):
     weight_decay: float = Field(ge=0, le=1)
     dropout: float = Field(ge=0, lt=1)
     label_smoothing: float = Field(ge=0, lt=1)
+    augment: AugmentParams | None = Field(description="null: clips are trained on as they are")
 
 
 class Range(Section):
@@ -247,7 +261,7 @@ class Params(Section):
     @model_validator(mode="after")
     def _space_is_trainable(self) -> Self:
         for name, where in self.tune.space.items():
-            if name not in TrainParams.model_fields:
+            if _annotation(name) is None:
                 raise ValueError(f"tune.space.{name} is not a key of `train`")
             values = where.choices if isinstance(where, Choices) else (where.low, where.high)
             for value in values:
@@ -266,7 +280,8 @@ def with_values(train: TrainParams, values: dict[str, Any]) -> TrainParams:
     train : TrainParams
         What to start from.
     values : dict
-        Keys of `train` and their new values; a whole float is taken for an integer key.
+        Keys of `train`, dotted where they are nested, and their new values; a whole float is
+        taken for an integer key.
 
     Returns
     -------
@@ -275,27 +290,47 @@ def with_values(train: TrainParams, values: dict[str, Any]) -> TrainParams:
     Raises
     ------
     UserError
-        When a value is of the wrong type or out of range.
+        When there is no such key, or a value is of the wrong type or out of range.
     """
-    cast = {
-        k: int(v)
-        if k in TrainParams.model_fields
-        and is_integer(k)
-        and isinstance(v, float)
-        and v.is_integer()
-        else v
-        for k, v in values.items()
-    }
+    merged = train.model_dump()
+    for name, value in values.items():
+        *parents, last = name.split(".")
+        section: Any = merged
+        for parent in parents:
+            section = section.get(parent)
+            if not isinstance(section, dict):
+                raise UserError(f"{name} cannot be set: train.{parent} is {section}.")
+        whole = isinstance(value, float) and value.is_integer() and is_integer(name)
+        section[last] = int(value) if whole else value
     try:
-        return TrainParams.model_validate({**train.model_dump(), **cast})
+        return TrainParams.model_validate(merged)
     except ValidationError as error:
         raise UserError(_sentence(error)) from None
 
 
+def value_of(train: TrainParams, name: str) -> Any:
+    """Look up the dotted key `name` of `train`; None within a null."""
+    value: Any = train
+    for key in name.split("."):
+        value = getattr(value, key, None)
+    return value
+
+
 def is_integer(name: str) -> bool:
     """Whether the key `name` of ``train`` takes whole numbers."""
-    annotation = TrainParams.model_fields[name].annotation
+    annotation = _annotation(name)
     return int in (get_args(annotation) or (annotation,))
+
+
+def _annotation(name: str) -> Any:
+    """Type of the key `name` of ``train``, dotted where it is nested; None if there is none."""
+    model: Any = TrainParams
+    for key in name.split("."):
+        sections = [m for m in (model, *get_args(model)) if hasattr(m, "model_fields")]
+        if not sections or key not in sections[0].model_fields:
+            return None
+        model = sections[0].model_fields[key].annotation
+    return model
 
 
 def load(path: Path = paths.PARAMS) -> Params:

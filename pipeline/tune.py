@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 from tqdm.auto import tqdm
 
-from pipeline import fit, model, params, paths, split, stage, tracking
+from pipeline import augment, fit, model, params, paths, split, stage, tracking
 from pipeline.errors import UserError
 from pipeline.featurize import read as read_features
 from pipeline.params import Choices, Range, TrainParams, TuneParams
@@ -131,7 +131,7 @@ def study_name(tune: TuneParams, train: TrainParams, test_fold: int) -> str:
         "train": train.model_dump(exclude={"epochs", "patience"}),
         "test_fold": test_fold,
         "features": tracking.sha256(paths.FEATURES, paths.FEATURE_INDEX, paths.FEATURE_SPEC),
-        "code": tracking.sha256(*(Path(str(module.__file__)) for module in (fit, model))),
+        "code": tracking.sha256(*(Path(str(module.__file__)) for module in (augment, fit, model))),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -166,7 +166,7 @@ def enqueue_defaults(study: optuna.Study, train: TrainParams, tune: TuneParams) 
 
     Where `train` lies outside the space that is not possible: Optuna suggests from it alone.
     """
-    defaults = {name: getattr(train, name) for name in tune.space}
+    defaults = {name: params.value_of(train, name) for name in tune.space}
     if all(contains(where, defaults[name]) for name, where in tune.space.items()):
         study.enqueue_trial(defaults)
 
