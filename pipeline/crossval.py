@@ -243,4 +243,4 @@ def _limit_threads(threads: int) -> None:
 
 
 if __name__ == "__main__":
-    stage.run("crossval", main)
+    stage.run("crossval", tracking.guarded(main))

@@ -195,4 +195,4 @@ def reliability(predictions: pd.DataFrame, labels: list[str], bins: int = 10) ->
 
 
 if __name__ == "__main__":
-    stage.run("evaluate", main)
+    stage.run("evaluate", tracking.guarded(main))

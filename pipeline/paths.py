@@ -7,6 +7,9 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 
+LOCK = Path("dvc.lock")
+"""Written by DVC: what the stages were made from and what they made, by hash."""
+
 SOUNDS = Path("sounds")
 """Where people put their own recordings; the default source of ``folder``."""
 
@@ -58,6 +61,7 @@ CROSSVAL_UNITS = Path("crossval/units")
 
 OUTPUTS = {value for value in list(vars().values()) if isinstance(value, Path)} - {
     PARAMS,
+    LOCK,
     SOUNDS,
     DOWNLOADS,
     CROSSVAL_UNITS,

@@ -3,20 +3,24 @@
 import hashlib
 import os
 import platform
+import re
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import mlflow
+import psutil  # type: ignore[import-untyped]
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from ruamel.yaml import YAML
 
-from pipeline import paths
+from pipeline import moved, paths
 from pipeline.errors import UserError
 
 DEFAULT_URI = "sqlite:///mlflow.db"
@@ -26,9 +30,45 @@ STAGE, PROCESS = "pipeline.stage", "pipeline.process"
 """Tags of every run: the stage that made it, and the process, so that a dead one is noticed."""
 
 
+PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "AWS_MAX_ATTEMPTS": "5",
+}
+"""How long a server that has answered before is waited for, unless the user has set it: about a
+minute. MLflow's own are four minutes, and two a request."""
+
+NO_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""The same before a server has answered, or after it has failed."""
+
+TRANSIENT = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "IO_ERROR"}
+"""MLflow's names for failures that are the store's, not ours; what has no name has the first."""
+
+REFUSED = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
+
+OF_STORES = ("sqlalchemy", "requests", "urllib3", "botocore", "boto3", "psycopg2", "sqlite3")
+"""Libraries whose exceptions mean that a store has failed."""
+
+
 def uri() -> str:
     """Address of the MLflow store: ``MLFLOW_TRACKING_URI``, else a local SQLite file."""
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+
+def without_password(text: str) -> str:
+    """Blank the passwords of the addresses in `text`, so that it can be shown.
+
+    Examples
+    --------
+    >>> without_password("at postgresql://ann:secret@db/mlflow")
+    'at postgresql://ann:***@db/mlflow'
+    """
+    return re.sub(r"(\w://[^\s:/@]*):[^\s/]*@", r"\1:***@", text)
+
+
+def address() -> str:
+    """Return the store's address as it may be shown."""
+    return without_password(uri())
 
 
 def connect() -> MlflowClient:
@@ -43,16 +83,134 @@ def connect() -> MlflowClient:
     UserError
         When the store cannot be reached or read.
     """
-    mlflow.set_tracking_uri(uri())
-    client = MlflowClient()
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+    _check_scheme()
     try:
-        client.search_experiments(max_results=1)
+        mlflow.set_tracking_uri(uri())
+        with impatient():
+            client = MlflowClient()
+            client.search_experiments(max_results=1)
+    except ModuleNotFoundError as error:
+        raise UserError(no_driver(f"the MLflow store at {address()}", error)) from None
     except Exception as error:  # SQLAlchemy's, requests' and MLflow's own have no common base
         raise UserError(
-            f"the MLflow store at {uri()} does not answer ({type(error).__name__}): check"
+            f"the MLflow store at {address()} does not answer ({reason(error)}): check"
             " MLFLOW_TRACKING_URI, or unset it for the local store."
-        ) from error
+        ) from None
+    file = database()
+    if file is not None and file.parent == Path.cwd() and file.is_file():
+        moved.mend(file)
     return client
+
+
+def database() -> Path | None:
+    """File of the store, where it is SQLite's."""
+    parts = urlsplit(uri())
+    # a fourth slash makes the path absolute
+    return Path(unquote(parts.path[1:])).absolute() if parts.scheme == "sqlite" else None
+
+
+def _check_scheme() -> None:
+    """Refuse what MLflow would take for a folder of files, a store that it has given up."""
+    scheme = urlsplit(uri()).scheme.partition("+")[0]
+    known = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+    if scheme not in known:
+        what = f"of the scheme {scheme}" if "://" in uri() else "a folder"
+        raise UserError(
+            f"MLFLOW_TRACKING_URI is {address()}, {what}: it has to be http(s)://, sqlite:/// or"
+            " another database's; unset it for the local store."
+        )
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Do not wait for a server that is not there, for the while."""
+    before = {name: os.environ.get(name) for name in NO_PATIENCE}
+    # a user's own setting that is still shorter holds
+    os.environ |= {
+        name: str(min(int(value), int(before[name] or value)))
+        for name, value in NO_PATIENCE.items()
+    }
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def store_failed(error: BaseException) -> bool:
+    """Whether `error` is the store's: gone, slow, full or out of order, not a mistake of ours."""
+    if isinstance(error, MlflowException):
+        return error.error_code in TRANSIENT | REFUSED
+    return type(error).__module__.partition(".")[0] in OF_STORES
+
+
+def reason(error: BaseException) -> str:
+    """Say in a few words what is wrong with the store."""
+    text = f"{type(error).__name__} {error}"
+    for sign, words in (
+        ("Connection refused", "connection refused"),
+        ("Name or service not known", "no such host"),
+        ("nodename nor servname", "no such host"),
+        ("imed out", "timed out"),
+        ("timeout", "timed out"),
+        ("password authentication failed", "the user or the password is wrong"),
+        ("no password supplied", "a password is needed"),
+        ("does not exist", "there is no such database or user"),
+        ("file is not a database", "the file is damaged or not a database"),
+        ("malformed", "the file is damaged"),
+        ("unable to open database file", "the file cannot be opened"),
+        ("database or disk is full", "the disk is full"),
+        ("No space left", "the disk is full"),
+        ("readonly database", "the file cannot be written"),
+        ("database is locked", "the file is locked"),
+        ("out-of-date database schema", "its schema is another release's: `mlflow db upgrade`"),
+    ):
+        if sign in text:
+            return words
+    answered = re.search(r"error code (\d{3})|too many (\d{3}) error", text)
+    if answered:
+        return f"it answers with status {answered[1] or answered[2]}"
+    return type(error).__name__
+
+
+def no_driver(what: str, error: ModuleNotFoundError) -> str:
+    """Name the package that a database needs and that is not installed."""
+    return (
+        f"{what} needs the Python package {error.name}, which is not installed: install it in the"
+        " environment, or name another driver in the address, as in postgresql+psycopg2://."
+    )
+
+
+def guarded(main: Callable[[], str]) -> Callable[[], str]:
+    """Let a stage end with one sentence when the store fails in its middle.
+
+    What a stage has finished stays: trials in the study, outputs in the workspace.
+    """
+
+    @wraps(main)
+    def run_main() -> str:
+        try:
+            return main()
+        except Exception as error:
+            if not store_failed(error):
+                raise
+            refused = isinstance(error, MlflowException) and error.error_code in REFUSED
+            raise UserError(
+                f"the MLflow store at {address()} "
+                + (
+                    "refuses what was asked: check the user and its rights."
+                    if refused
+                    else f"failed ({reason(error)}): what is finished is kept; start again when it"
+                    " is back."
+                )
+            ) from error
+
+    return run_main
 
 
 def experiment(client: MlflowClient, name: str) -> str:
@@ -107,7 +265,7 @@ def run(
     str
         The run's id.
     """
-    with mlflow.start_run(
+    active = mlflow.start_run(
         run_id=resume,
         experiment_id=experiment_id,
         run_name=name,
@@ -115,15 +273,37 @@ def run(
         parent_run_id=parent,
         tags={**tags, PROCESS: this_process()},
         log_system_metrics=False,
-    ) as active:
+    )
+    try:
         yield active.info.run_id
+    except BaseException as error:
+        # Where the store is gone the run stays open; the next start knows it by its process.
+        with impatient(), suppress(Exception):
+            mlflow.end_run("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    mlflow.end_run()
 
 
-@contextmanager
-def resume(run_id: str) -> Iterator[None]:
-    """Make a finished run the active one again, to add to it."""
-    with mlflow.start_run(run_id=run_id, log_system_metrics=False):
-        yield
+def curve() -> Callable[[int, dict[str, float]], None]:
+    """Make a callback that logs an epoch's metrics to the active run while the store answers.
+
+    A training is dearer than its curve, so it goes on without; :func:`pipeline.runs.tell` knows
+    the epochs that are missing.
+    """
+    gone = False
+
+    def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        nonlocal gone
+        if gone:
+            return
+        try:
+            mlflow.log_metrics(metrics, step=epoch)
+        except Exception as error:
+            if not store_failed(error):
+                raise
+            gone = True
+
+    return on_epoch
 
 
 def close_dead_runs(client: MlflowClient, experiment_id: str) -> int:
@@ -146,21 +326,20 @@ def close_dead_runs(client: MlflowClient, experiment_id: str) -> int:
 
 def is_dead(process: str) -> bool:
     """Whether `process`, as tagged on a run, ran on this machine and does no more."""
-    host, _, number = process.rpartition(":")
+    name, _, number = process.rpartition(":")
+    host, _, started = name.rpartition(":")
     if host != socket.gethostname() or not number.isdigit():
         return False
     try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
+        # numbers are given again, so the time of the start belongs to the name; clocks are set
+        return bool(abs(psutil.Process(int(number)).create_time() - float(started)) > 5)
+    except psutil.NoSuchProcess:
         return True
-    except PermissionError:
-        return False
-    return False
 
 
 def this_process() -> str:
-    """Name this process as runs and trials are tagged with it: host and number."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    """Name this process as runs and trials are tagged with it: host, start in seconds, number."""
+    return f"{socket.gethostname()}:{psutil.Process().create_time():.0f}:{os.getpid()}"
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -187,23 +366,48 @@ def lineage() -> dict[str, str]:
     Returns
     -------
     dict
-        ``lineage.git_commit`` and ``lineage.git_dirty`` (``dvc.lock`` does not count: it is the
-        pipeline's own output), ``lineage.<output>`` with the MD5 that ``dvc.lock`` states for the
-        clips and the features, ``lineage.python`` and ``lineage.<library>``. A fact that cannot be
+        ``lineage.git_commit``, ``lineage.git_dirty`` (``dvc.lock`` does not count: it is the
+        pipeline's own output) and ``lineage.git_changes``, the files that differ from the commit;
+        ``lineage.<output>`` with the MD5 that ``dvc.lock`` states for the clips and the features;
+        ``lineage.python`` and ``lineage.<library>``; ``lineage.machine``. A fact that cannot be
         found is stated as ``unknown``.
     """
-    commit = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain", "--", ".", ":!dvc.lock")
+    commit = git("rev-parse", "HEAD")
+    changes = git("status", "--porcelain", "--", ".", ":!dvc.lock")
     hashes = _locked_hashes()
     return {
         "lineage.git_commit": commit or "unknown",
         "lineage.git_dirty": "unknown" if changes is None else str(bool(changes)).lower(),
+        "lineage.git_changes": ", ".join(line[3:] for line in (changes or "").splitlines())[:5000]
+        or "none",
         "lineage.audio_md5": hashes.get(str(paths.AUDIO), "unknown"),
         "lineage.clips_md5": hashes.get(str(paths.CLIPS), "unknown"),
         "lineage.features_md5": hashes.get(str(paths.FEATURES), "unknown"),
+        "lineage.machine": machine(),
         "lineage.python": platform.python_version(),
         **{f"lineage.{library}": version(library) for library in LIBRARIES},
     }
+
+
+def machine() -> str:
+    """Say what computes: system, processor and cores; weights are equal to the bit on an equal one.
+
+    Returns
+    -------
+    str
+        As ``Linux x86_64, Intel(R) Xeon(R) Processor, 2 cores``.
+    """
+    processor = platform.processor()
+    with suppress(OSError):
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        processor = next(
+            (line.partition(":")[2].strip() for line in told.splitlines() if "model name" in line),
+            processor,
+        )
+    return (
+        f"{platform.system()} {platform.machine()}, {processor or 'unknown processor'},"
+        f" {os.cpu_count()} cores"
+    )
 
 
 def sha256(*files: Path) -> str:
@@ -218,14 +422,15 @@ def sha256(*files: Path) -> str:
 def _locked_hashes() -> dict[str, str]:
     """MD5 of every stage output by its path, as ``dvc.lock`` states them."""
     try:
-        lock = YAML(typ="safe").load(Path("dvc.lock").read_text(encoding="utf-8")) or {}
+        lock = YAML(typ="safe").load(paths.LOCK.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         return {}
     outputs = [out for entry in lock.get("stages", {}).values() for out in entry.get("outs", [])]
     return {out["path"]: out["md5"] for out in outputs if "md5" in out}
 
 
-def _git(*arguments: str) -> str | None:
+def git(*arguments: str) -> str | None:
+    """Return what a git command prints, without the last line's end; None when it fails."""
     try:
         done = subprocess.run(  # noqa: S603  # fixed arguments, no shell
             ["git", *arguments],  # noqa: S607  # the git on the user's path
@@ -235,4 +440,4 @@ def _git(*arguments: str) -> str | None:
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.rstrip()

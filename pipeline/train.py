@@ -53,30 +53,37 @@ def main() -> str:
             "train": chosen.model_dump(),
         }
     )
-    with tracking.run(experiment_id, name, tags) as run_id:
-        mlflow.log_params(logged)
-        started = time.monotonic()
-        fitted = fit.fit(
-            data, chosen, "train", lambda epoch, metrics: mlflow.log_metrics(metrics, step=epoch)
-        )
-        seconds = time.monotonic() - started
-        metrics = {
-            "best_epoch": float(fitted.best["epoch"]),
-            "best_val_accuracy": float(fitted.best["val_accuracy"]),
-            "best_val_log_loss": float(fitted.best["val_log_loss"]),
-            "parameters": float(fitted.model.count_params()),
-            "train_seconds": seconds,
-        }
-        for folder in (paths.MODEL.parent, paths.HISTORY.parent):
-            folder.mkdir(parents=True, exist_ok=True)
-        fitted.model.save(paths.MODEL)
-        data.spec.save(paths.MODEL_SPEC)
-        fitted.history.to_csv(paths.HISTORY, index=False)
-        tags[runs.FINGERPRINT] = fingerprint(fitted.model)
-        record = runs.Record(run_id, card["name"], name, logged, metrics, tags)
-        runs.log_training(record, fitted.model)
-        record.write()
-    return _line(fitted.history, fitted.best, seconds)
+    line = ""
+    try:
+        with tracking.run(experiment_id, name, tags) as run_id:
+            mlflow.log_params(logged)
+            started, cpu_started = time.monotonic(), time.process_time()
+            fitted = fit.fit(data, chosen, "train", tracking.curve())
+            seconds = time.monotonic() - started
+            metrics = {
+                "best_epoch": float(fitted.best["epoch"]),
+                "best_val_accuracy": float(fitted.best["val_accuracy"]),
+                "best_val_log_loss": float(fitted.best["val_log_loss"]),
+                "parameters": float(fitted.model.count_params()),
+                "train_seconds": seconds,
+                "train_cpu_seconds": time.process_time() - cpu_started,
+            }
+            for folder in (paths.MODEL.parent, paths.HISTORY.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            fitted.model.save(paths.MODEL)
+            data.spec.save(paths.MODEL_SPEC)
+            fitted.history.to_csv(paths.HISTORY, index=False)
+            tags[runs.FINGERPRINT] = fingerprint(fitted.model)
+            record = runs.Record(run_id, card["name"], name, logged, metrics, tags)
+            record.write()
+            line = _line(fitted.history, fitted.best, seconds)
+            runs.tell(client, run_id, record, fitted.model)
+    except Exception as error:
+        # once all is saved, whoever needs the run tells a store that has come back
+        if not (line and tracking.store_failed(error)):
+            raise
+        line += f"; the MLflow store failed ({tracking.reason(error)}): the next stage tells it"
+    return line
 
 
 def fingerprint(network: keras.Model) -> str:
@@ -107,4 +114,4 @@ def _line(history: pd.DataFrame, best: pd.Series, seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    stage.run("train", main)
+    stage.run("train", tracking.guarded(main))

@@ -293,4 +293,4 @@ def table(trials: list[FrozenTrial]) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    stage.run("tune", main)
+    stage.run("tune", tracking.guarded(main))

@@ -1,0 +1,137 @@
+"""The store's address: what is wrong with it is said in one sentence, and never its password."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from pipeline import moved, tracking
+from pipeline.errors import UserError
+
+
+def sentence(monkeypatch: pytest.MonkeyPatch, uri: str) -> str:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UserError) as caught:
+        tracking.connect()
+    said = str(caught.value)
+    assert "\n" not in said
+    return said
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://ann:s3cret@127.0.0.1:9/mlflow",
+        "http://ann:s3cret@127.0.0.1:9",
+        "ftp://a:s3cret@h",
+    ],
+)
+def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    said = sentence(monkeypatch, uri)
+    assert "s3cret" not in said
+    assert ":***@" in said
+
+
+def test_a_server_that_is_not_there_is_said_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = time.monotonic()
+    assert "connection refused" in sentence(monkeypatch, "http://127.0.0.1:9")
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "/srv/mlruns", "file:///srv/mlruns", "ftp://host/x"])
+def test_what_is_no_store_is_refused_with_what_it_could_be(
+    monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    said = sentence(monkeypatch, uri)
+    assert said.startswith(f"MLFLOW_TRACKING_URI is {uri}")
+    assert "http(s)://, sqlite:///" in said
+
+
+def test_a_damaged_database_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "damaged.db").write_bytes(b"not a database at all" * 100)
+    said = sentence(monkeypatch, f"sqlite:///{tmp_path}/damaged.db")
+    assert "damaged.db does not answer (the file is damaged or not a database)" in said
+
+
+def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = sentence(monkeypatch, "postgresql+pg8000://ann@127.0.0.1/mlflow")
+    assert "needs the Python package pg8000, which is not installed" in said
+
+
+def test_a_users_own_patience_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "9")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    tracking.connect()
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "9"
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT")
+
+
+def test_a_process_that_runs_is_alive_and_one_that_ended_is_dead() -> None:
+    assert not tracking.is_dead(tracking.this_process())
+    script = "from pipeline import tracking; print(tracking.this_process())"
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert tracking.is_dead(ended.stdout.strip())
+    host, started, number = tracking.this_process().rsplit(":", 2)
+    assert tracking.is_dead(f"{host}:{int(started) - 3600}:{number}")  # its number was given again
+    assert not tracking.is_dead(f"another-machine:{started}:{number}")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store and a run that has an artifact; not to be changed."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        client = tracking.connect()
+        with tracking.run(tracking.experiment(client, "sounds"), "a run", {}):
+            mlflow.log_text("kept", "note.txt")
+    return folder
+
+
+def locations(folder: Path) -> set[str]:
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        rows = database.execute(
+            "SELECT artifact_uri FROM runs UNION SELECT artifact_location FROM experiments"
+        ).fetchall()
+    database.close()
+    return {row[0] for row in rows}
+
+
+def test_a_copy_of_a_store_keeps_to_itself(made: Path, tmp_path: Path) -> None:
+    before = locations(made)
+    copy = shutil.copytree(made, tmp_path / "copy")
+    assert moved.mend(copy / "mlflow.db")
+    assert not moved.mend(copy / "mlflow.db")
+    assert all(where.startswith(f"{copy}/") for where in locations(copy))
+    assert locations(made) == before
+
+
+def test_a_store_that_was_moved_finds_its_artifacts(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = shutil.copytree(made, tmp_path / "old's % place")
+    moved.mend(odd / "mlflow.db")
+    new = odd.rename(tmp_path / "new")
+    monkeypatch.chdir(new)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{new}/mlflow.db")
+    client = tracking.connect()
+    (run,) = client.search_runs([client.get_experiment_by_name("sounds").experiment_id])
+    assert Path(client.download_artifacts(run.info.run_id, "note.txt")).read_text() == "kept"
+    assert all(where.startswith(f"{new}/") for where in locations(new))
+
+
+def test_a_database_whose_artifacts_are_elsewhere_on_purpose_is_left_alone(
+    made: Path, tmp_path: Path
+) -> None:
+    shutil.copy(made / "mlflow.db", tmp_path)
+    assert not moved.mend(tmp_path / "mlflow.db")
