@@ -20,6 +20,8 @@ class Scored:
     test_fold: str
     predictions: pd.DataFrame
     """Columns ``path``, ``label``, ``predicted``."""
+    trained_on: frozenset[str] = frozenset()
+    """Paths of the clips that trained it or chose its epoch, as far as they are known."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Decision:
     """One sentence."""
     table: str = ""
     """The contingency table in Markdown, where there was a comparison."""
+    against: str | None = None
+    """Number of the version that was the champion."""
 
 
 class IncomparableError(Exception):
@@ -109,8 +113,15 @@ def mcnemar(only_new: int, only_old: int) -> float:
 
 
 def _check(candidate: Scored, champion: Scored) -> None:
+    clips = set(candidate.predictions["path"])
+    seen = len(clips & champion.trained_on)
     if candidate.dataset != champion.dataset:
-        raise IncomparableError(f"{champion.name} was trained and tested on other clips")
+        names = f", and {seen} of the {len(clips)} test clips by their names" if seen else ""
+        raise IncomparableError(f"{champion.name} was trained and tested on other clips{names}")
+    if seen:
+        raise IncomparableError(
+            f"{champion.name} has trained on {seen} of the candidate's {len(clips)} test clips"
+        )
     if candidate.labels != champion.labels:
         raise IncomparableError(f"{champion.name} knows other labels")
     if candidate.test_fold != champion.test_fold:
@@ -118,5 +129,5 @@ def _check(candidate: Scored, champion: Scored) -> None:
             f"{champion.name} was tested on fold {champion.test_fold}, so it has trained on clips"
             f" of the candidate's test fold {candidate.test_fold}"
         )
-    if set(candidate.predictions["path"]) != set(champion.predictions["path"]):
+    if clips != set(champion.predictions["path"]):
         raise IncomparableError(f"{champion.name} has no answers for the same clips")

@@ -25,7 +25,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from pipeline import audio, bundle, classifier, monitoring, params, paths, register, stage, tracking
+from pipeline import audio, bundle, classifier, history, monitoring, params, paths, stage, tracking
 from pipeline.classifier import Classifier
 from pipeline.errors import UserError
 from pipeline.features import CHUNK, FeatureSpec, extract, normalise
@@ -50,7 +50,7 @@ class Material:
     index: pd.DataFrame
 
 
-def main(wanted: str = register.CHAMPION) -> str:
+def main(wanted: str = history.CHAMPION) -> str:
     """Make the bundle of a version.
 
     Parameters
@@ -70,7 +70,7 @@ def main(wanted: str = register.CHAMPION) -> str:
     """
     name = params.load().register_.name
     client = tracking.connect()
-    version = find(client, name, wanted)
+    version = history.find(client, name, wanted)
     with tempfile.TemporaryDirectory() as temporary:
         # where in it the model is depends on how it was registered
         fetched = Path(fetch(f"models:/{name}/{version.version}", Path(temporary)))
@@ -94,30 +94,6 @@ def main(wanted: str = register.CHAMPION) -> str:
     return f"{name} version {version.version} -> {paths.BUNDLE}/, {size / 1e6:.1f} MB; {checked}"
 
 
-def find(client: MlflowClient, name: str, wanted: str) -> ModelVersion:
-    """Find a version by its number or its alias.
-
-    Raises
-    ------
-    UserError
-        When the registry has none.
-    """
-    try:
-        if wanted.isdigit():
-            return client.get_model_version(name, wanted)
-        return client.get_model_version_by_alias(name, wanted)
-    except MlflowException:
-        pass  # which of the many reasons does not matter: it is not there
-    known = client.search_model_versions(f"name = '{name}'")
-    if not known:
-        raise UserError(
-            f"the registry at {tracking.uri()} has no model {name}: run `make run` first."
-        )
-    numbers = ", ".join(sorted((str(v.version) for v in known), key=int))
-    what = f"version {wanted}" if wanted.isdigit() else f"version with the alias {wanted}"
-    raise UserError(f"{name} has no {what} at {tracking.uri()}: its versions are {numbers}.")
-
-
 def fetch(source: str, folder: Path) -> str:
     """Download artifacts.
 
@@ -130,7 +106,7 @@ def fetch(source: str, folder: Path) -> str:
         return str(mlflow.artifacts.download_artifacts(source, dst_path=str(folder)))
     except (MlflowException, OSError) as error:
         raise UserError(
-            f"{source} cannot be had from the store at {tracking.uri()}"
+            f"{source} cannot be had from the store at {tracking.address()}"
             f" ({type(error).__name__}): its artifacts were moved or deleted."
         ) from error
 
@@ -159,7 +135,8 @@ def card(
         "name": version.name,
         "version": str(version.version),
         "aliases": sorted(version.aliases),
-        "description": version.description or "",
+        # its first paragraph; the rest is the model card
+        "description": (version.description or "").partition("\n\n")[0],
         "labels": dataset["labels"],
         "metrics": {
             key.removeprefix("test_"): value
@@ -375,7 +352,7 @@ def _predictions(version: ModelVersion, folder: Path) -> pd.DataFrame | None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m pipeline.package", description=__doc__)
     parser.add_argument(
-        "version", nargs="?", default=register.CHAMPION, help="a version's number or alias"
+        "version", nargs="?", default=history.CHAMPION, help="a version's number or alias"
     )
     arguments = parser.parse_args()
-    stage.run("package", lambda: main(arguments.version))
+    stage.run("package", tracking.guarded(lambda: main(arguments.version)))

@@ -4,24 +4,34 @@ DVC cannot know what a registry holds, so this stage runs on every ``dvc repro``
 by itself whether there is anything to do.
 """
 
+import hashlib
 import json
 import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from pipeline import gate, params, paths, runs, stage, tracking
+from pipeline import gate, history, modelcard, params, paths, runs, stage, tracking
 from pipeline.errors import UserError
 from pipeline.gate import Decision, Scored
+from pipeline.history import CHALLENGER
+from pipeline.modelcard import Facts
 from pipeline.params import RegisterParams
 
-CHAMPION, CHALLENGER, DECISION = "champion", "challenger", "decision"
+DECISION = "decision"
+"""Tag with the gate's reason; set last, so a version without it was left by a stopped start."""
+
+TABLE, AGAINST, CARD_SHA256 = "decision_table", "decision_against", "card_sha256"
+
+CARD = "model_card.md"
 
 
 def main() -> str:
-    """Make sure that the registry has the model, with alias, description, tags and figures.
+    """Make sure that the registry has the model, with alias, card, tags and figures.
 
     Returns
     -------
@@ -30,52 +40,65 @@ def main() -> str:
     """
     settings = params.load()
     name = settings.register_.name
+    confidence = settings.evaluate.confidence
     record = runs.read()
-    figures = json.loads(paths.METRICS.read_text(encoding="utf-8"))
-    fingerprint = record.tags[runs.FINGERPRINT]
 
     client = tracking.connect()
     run_id = runs.ensure(client, record)
     runs.log_evaluation(client, run_id)
-    version = registered(client, name, fingerprint)
+    version = registered(client, name, record)
     known = version is not None
     if version is None or DECISION not in version.tags:
-        # The tag is set last: a version without it was left by a start that was stopped.
-        decision = decide(client, name, record, settings.register_, but=version)
-        version = version or create(client, name, run_id, figures, record, decision)
-        alias = CHAMPION if decision.promote else CHALLENGER
-        client.set_registered_model_alias(name, alias, version.version)
+        champion = history.champion(client, name)
+        decision = decide(client, champion, record, settings.register_, but=version)
+        version = version or create(client, name, run_id, record)
+        decision = give_alias(client, version, decision, record, settings.register_)
+        note(client, version, {TABLE: decision.table, AGAINST: decision.against or ""})
+        describe(client, version, record, confidence, decision.reason)
         client.set_model_version_tag(name, version.version, DECISION, decision.reason)
-    aliases = sorted(client.get_model_version(name, version.version).aliases)
+    else:
+        describe(client, version, record, confidence, version.tags[DECISION])
+    version = client.get_model_version(name, version.version)
+    aliases = sorted(version.aliases)
     written = {
         "name": name,
         "version": int(version.version),
         "aliases": aliases,
         "run_id": run_id,
-        "decision": client.get_model_version(name, version.version).tags[DECISION],
+        "decision": version.tags[DECISION],
     }
     paths.REGISTRATION.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     state = "is there already" if known else "registered"
     return f"{name} version {version.version} {state}, alias {', '.join(aliases) or 'none'}"
 
 
-def registered(client: MlflowClient, name: str, fingerprint: str) -> ModelVersion | None:
-    """Find the version with this very model, if the registry has it."""
+def registered(client: MlflowClient, name: str, record: runs.Record) -> ModelVersion | None:
+    """Find the version with this very model, if the registry has it with its files.
+
+    The oldest one, should there be more: of two that were registered at the same moment, both
+    sides agree on it.
+    """
+    fingerprint = record.tags[runs.FINGERPRINT]
     found = client.search_model_versions(
         f"name = '{name}' and tags.`{runs.FINGERPRINT}` = '{fingerprint}'"
     )
-    return found[0] if found else None
+    oldest_first = sorted(found, key=lambda version: int(version.version))
+    return next((version for version in oldest_first if is_whole(client, version)), None)
 
 
-def create(
-    client: MlflowClient,
-    name: str,
-    run_id: str,
-    figures: dict[str, float],
-    record: runs.Record,
-    decision: Decision,
-) -> ModelVersion:
-    """Create the version of the run's model, described and tagged, without an alias yet.
+def is_whole(client: MlflowClient, version: ModelVersion) -> bool:
+    """Whether the model that a version stands for is still there."""
+    try:
+        run = client.get_run(version.run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return runs.has_files(client, runs.model_of(run))
+
+
+def create(client: MlflowClient, name: str, run_id: str, record: runs.Record) -> ModelVersion:
+    """Create the version of the run's model, tagged, without an alias yet.
 
     Parameters
     ----------
@@ -83,17 +106,14 @@ def create(
     name : str
         Of the registered model.
     run_id : str
-        Whose artifact ``model`` it is.
-    figures : dict
-        From the test fold.
+        That logged the model.
     record : Record
         Of the training run.
-    decision : Decision
-        Of the gate, for the description.
 
     Returns
     -------
     ModelVersion
+        Another one's, where the same model was registered at the same moment.
     """
     try:
         client.create_registered_model(
@@ -102,31 +122,25 @@ def create(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    tags = {
-        **{f"test_{key}": f"{value:.6g}" for key, value in figures.items()},
-        **{key: value for key, value in record.tags.items() if not key.startswith("pipeline.")},
-    }
-    summary = (
-        f"{record.params['train.network']} on {record.tags['dataset.name']}: accuracy"
-        f" {figures['accuracy']:.1%} ({figures['accuracy_low']:.1%} to"
-        f" {figures['accuracy_high']:.1%}) on {figures['clips']} clips of test fold"
-        f" {record.tags['split.test_fold']}."
-    )
     # By its own id: a version whose source is `runs:/...` cannot be loaded as `models:/...`.
-    logged = client.get_run(run_id).outputs.model_outputs[-1].model_id
-    return client.create_model_version(
+    logged = runs.model_of(client.get_run(run_id))
+    mine = client.create_model_version(
         name,
         source=client.get_logged_model(logged).artifact_location,
         run_id=run_id,
         model_id=logged,
-        tags=tags,
-        description=f"{summary}\n\nDecision: {decision.reason}.\n\n{decision.table}".strip(),
+        tags={k: v for k, v in record.tags.items() if not k.startswith("pipeline.")},
     )
+    first = registered(client, name, record)
+    if first and first.version != mine.version:
+        client.delete_model_version(name, mine.version)
+        return first
+    return mine
 
 
 def decide(
     client: MlflowClient,
-    name: str,
+    champion: ModelVersion | None,
     record: runs.Record,
     settings: RegisterParams,
     but: ModelVersion | None = None,
@@ -136,8 +150,8 @@ def decide(
     Parameters
     ----------
     client : MlflowClient
-    name : str
-        Of the registered model.
+    champion : ModelVersion or None
+        To compare with.
     record : Record
         Of the candidate's training run; its answers are the evaluate stage's output.
     settings : RegisterParams
@@ -153,16 +167,16 @@ def decide(
     UserError
         When the two cannot be compared and ``register.on_incomparable`` says ``fail``.
     """
-    try:
-        champion = client.get_model_version_by_alias(name, CHAMPION)
-    except MlflowException:
+    if champion is None:
         return Decision(promote=True, reason="first version: there was no champion to compare with")
     if but and champion.version == but.version:
-        return Decision(promote=True, reason="it is the champion already")
+        log = history.read(client, champion.name)
+        told = [move for move in log if move.version == champion.version]
+        return Decision(True, told[-1].reason if told else "it is the champion already")
     labels = tuple(json.loads(paths.DATASET.read_text(encoding="utf-8"))["labels"])
     candidate = scored("the candidate", record.tags, labels, pd.read_csv(paths.PREDICTIONS))
     try:
-        return gate.decide(candidate, of_version(client, champion), settings)
+        decision = gate.decide(candidate, of_version(client, champion), settings)
     except gate.IncomparableError as error:
         if settings.on_incomparable == "fail":
             raise UserError(
@@ -170,41 +184,181 @@ def decide(
                 " register.on_incomparable to keep or replace."
             ) from None
         kept = settings.on_incomparable == "keep"
-        return Decision(
+        decision = Decision(
             promote=not kept,
             reason=f"not comparable, {error}; register.on_incomparable ="
             f" {settings.on_incomparable} {'keeps' if kept else 'replaces'} the champion",
         )
+    return replace(decision, against=str(champion.version))
 
 
 def scored(
-    name: str, tags: dict[str, str], labels: tuple[str, ...], predictions: pd.DataFrame
+    name: str,
+    tags: dict[str, str],
+    labels: tuple[str, ...],
+    predictions: pd.DataFrame,
+    clips: pd.DataFrame | None = None,
 ) -> Scored:
     """Put together what the gate compares."""
-    return Scored(name, tags["dataset.sha256"], labels, tags["split.test_fold"], predictions)
+    trained_on: frozenset[str] = frozenset()
+    if clips is not None:
+        folds = f"{tags['split.train_folds']},{tags['split.validation_fold']}".split(",")
+        trained_on = frozenset(clips.loc[clips["fold"].astype(str).isin(folds), "path"])
+    return Scored(
+        name, tags["dataset.sha256"], labels, tags["split.test_fold"], predictions, trained_on
+    )
 
 
 def of_version(client: MlflowClient, version: ModelVersion) -> Scored:
-    """Read a version's answers for its test clips from its run.
+    """Read a version's answers for its test clips, and what trained it, from its run.
 
     Raises
     ------
     IncomparableError
-        When the run or its predictions are gone.
+        When the run or its predictions are gone, or the version is not of this pipeline.
     """
     name = f"version {version.version}"
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            file = client.download_artifacts(
-                version.run_id, str(paths.PREDICTIONS.name), dst_path=folder
-            )
-            predictions = pd.read_csv(file)
+        predictions = _table(client, version, paths.PREDICTIONS)
     except (MlflowException, OSError) as error:
+        if tracking.store_failed(error):
+            raise
         raise gate.IncomparableError(f"the predictions of {name} are gone") from error
+    try:
+        clips = _table(client, version, paths.CLIPS)
+    except (MlflowException, OSError) as error:
+        if tracking.store_failed(error):
+            raise
+        clips = None
     columns = [column for column in predictions if str(column).startswith("p_")]
     labels = tuple(str(column).removeprefix("p_") for column in columns)
-    return scored(name, version.tags, labels, predictions)
+    try:
+        return scored(name, version.tags, labels, predictions, clips)
+    except KeyError as error:
+        raise gate.IncomparableError(f"{name} does not say what {error} was") from error
+
+
+def _table(client: MlflowClient, version: ModelVersion, path: Path) -> pd.DataFrame:
+    with tempfile.TemporaryDirectory() as folder:
+        file = client.download_artifacts(version.run_id, path.name, dst_path=folder)
+        # a label named None is what it is
+        return pd.read_csv(file, keep_default_na=False, dtype={"recording": str})
+
+
+def give_alias(
+    client: MlflowClient,
+    version: ModelVersion,
+    decision: Decision,
+    record: runs.Record,
+    settings: RegisterParams,
+) -> Decision:
+    """Give a version the alias that it deserves.
+
+    Parameters
+    ----------
+    client : MlflowClient
+    version : ModelVersion
+    decision : Decision
+    record, settings
+        To decide again where another version has become champion meanwhile.
+
+    Returns
+    -------
+    Decision
+        The last one.
+    """
+    name, number = version.name, str(version.version)
+    while decision.promote:
+        replaced = history.move(client, name, number, decision.reason)
+        if replaced in (decision.against, number):
+            return decision
+        other = client.get_model_version(name, str(replaced))
+        decision = decide(client, other, record, settings, but=version)
+        if not decision.promote:
+            history.move(client, name, str(replaced), f"version {number}: {decision.reason}")
+    client.set_registered_model_alias(name, CHALLENGER, number)
+    return decision
+
+
+def note(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> None:
+    """Set the tags of a version that differ."""
+    for key, value in tags.items():
+        if version.tags.get(key, "") != value:
+            client.set_model_version_tag(version.name, version.version, key, value)
+
+
+def describe(
+    client: MlflowClient,
+    version: ModelVersion,
+    record: runs.Record,
+    confidence: float,
+    decision: str,
+) -> None:
+    """Bring a version's figures and its card up to date, on its page and among the artifacts.
+
+    Parameters
+    ----------
+    client : MlflowClient
+    version : ModelVersion
+    record : Record
+    confidence : float
+        Of the intervals.
+    decision : str
+        The gate's reason.
+    """
+    figures = json.loads(paths.METRICS.read_text(encoding="utf-8"))
+    note(client, version, {f"test_{key}": f"{value:.6g}" for key, value in figures.items()})
+    tags = client.get_model_version(version.name, version.version).tags
+    facts = Facts(
+        model=f"{version.name} version {version.version}",
+        params=record.params,
+        metrics=record.metrics,
+        tags=record.tags,
+        dataset=json.loads(paths.DATASET.read_text(encoding="utf-8")),
+        figures=figures,
+        confidence=confidence,
+        classes=pd.read_csv(paths.PER_CLASS, keep_default_na=False),
+        predictions=pd.read_csv(paths.PREDICTIONS, keep_default_na=False),
+        decision=decision,
+        table=tags.get(TABLE, ""),
+        links=links(client, version, tags.get(AGAINST, "")),
+    )
+    card = modelcard.render(facts)
+    digest = hashlib.sha256(card.encode()).hexdigest()
+    files = {entry.path for entry in client.list_artifacts(version.run_id)}
+    if tags.get(CARD_SHA256) == digest and CARD in files:
+        return
+    client.log_text(version.run_id, card, CARD)
+    client.update_model_version(version.name, version.version, modelcard.brief(facts))
+    client.set_model_version_tag(version.name, version.version, CARD_SHA256, digest)
+
+
+def links(client: MlflowClient, version: ModelVersion, against: str) -> dict[str, str]:
+    """Find the addresses of the runs that were compared, within the MLflow UI.
+
+    Returns
+    -------
+    dict
+        What to call the run, and where it is.
+    """
+    found = {"the training run": version}
+    if against:
+        try:
+            found[f"the run of version {against}"] = client.get_model_version(version.name, against)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+    addresses = {}
+    for what, of in found.items():
+        try:
+            experiment_id = client.get_run(of.run_id).info.experiment_id
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+        else:
+            addresses[what] = f"#/experiments/{experiment_id}/runs/{of.run_id}"
+    return addresses
 
 
 if __name__ == "__main__":
-    stage.run("register", main)
+    stage.run("register", tracking.guarded(main))

@@ -58,6 +58,8 @@ def test_a_significant_gain_below_the_minimum_is_not_enough() -> None:
         ({"labels": ("siren",)}, "other labels"),
         ({"test_fold": "2"}, "has trained on clips of the candidate's test fold"),
         ({"predictions": OLD.predictions.head(3)}, "same clips"),
+        ({"trained_on": frozenset({"1.wav", "2.wav", "x.wav"})}, "on 2 of the candidate's 100"),
+        ({"trained_on": frozenset({"1.wav"}), "dataset": "other"}, "1 of the 100 test clips by"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_with_the_reason(

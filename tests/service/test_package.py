@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline import audio, package, tracking
+from pipeline import audio, history, package, tracking
 from pipeline.classifier import Classifier, Silence, envelope, overlap
 from pipeline.errors import UserError
 from pipeline.features import FeatureSpec, normalise
@@ -147,14 +147,14 @@ def test_without_a_version_the_user_is_told_what_there_is(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     client = tracking.connect()
     with pytest.raises(UserError, match="no model sounds: run `make run` first"):
-        package.find(client, "sounds", "champion")
+        history.find(client, "sounds", "champion")
     client.create_registered_model("sounds")
     client.create_model_version("sounds", source=str(tmp_path))
     with pytest.raises(UserError, match=r"no version with the alias champion .* versions are 1"):
-        package.find(client, "sounds", "champion")
+        history.find(client, "sounds", "champion")
     with pytest.raises(UserError, match="no version 5"):
-        package.find(client, "sounds", "5")
-    assert package.find(client, "sounds", "1").version in (1, "1")
+        history.find(client, "sounds", "5")
+    assert history.find(client, "sounds", "1").version in (1, "1")
 
 
 def test_other_features_than_those_of_the_version_are_not_taken_for_them(

@@ -1,0 +1,174 @@
+"""Who was champion when, by whom and why: a log from which the alias follows.
+
+MLflow moves an alias without a trace, and of two people who move it at once the slower one wins
+in silence. So every move is first written as a tag of its own on the registered model, which
+nobody overwrites, and then the alias is set to what the log says.
+"""
+
+import getpass
+import json
+import secrets
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from pipeline import tracking
+from pipeline.errors import UserError
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+PREFIX = "champion."
+"""Of the tags that are the log; the time of the move follows."""
+
+LONGEST_REASON = 2000
+"""Characters; a tag of a registered model holds 5,000."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """One move of the alias."""
+
+    at: str
+    """Universal time in ISO 8601, to the microsecond; later moves are later."""
+    version: str
+    before: str | None
+    """The champion that was to be replaced."""
+    by: str
+    reason: str
+    rollback: bool = False
+
+
+def read(client: MlflowClient, name: str) -> list[Move]:
+    """Read the log, the oldest move first."""
+    try:
+        tags = client.get_registered_model(name).tags
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return []
+    moves = [Move(**json.loads(value)) for key, value in tags.items() if key.startswith(PREFIX)]
+    return sorted(moves, key=lambda move: (move.at, int(move.version)))
+
+
+def line(moves: list[Move]) -> list[str]:
+    """Versions that stand behind the champion, itself last: what a rollback goes down.
+
+    Examples
+    --------
+    >>> moves = [Move(str(i), v, None, "ann", "-") for i, v in enumerate("123")]
+    >>> line(moves)
+    ['1', '2', '3']
+    >>> line([*moves, Move("3", "2", "3", "ann", "-", rollback=True)])
+    ['1', '2']
+    """
+    versions: list[str] = []
+    for move in moves:
+        if move.rollback and move.version in versions:
+            last = len(versions) - versions[::-1].index(move.version)
+            del versions[last:]
+        elif versions[-1:] != [move.version]:
+            versions.append(move.version)
+    return versions
+
+
+def champion(client: MlflowClient, name: str) -> ModelVersion | None:
+    """Find the version with the alias, if there is one."""
+    try:
+        return client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException as error:
+        # an alias that is not there is an invalid parameter to MLflow
+        if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            raise
+        return None
+
+
+def find(client: MlflowClient, name: str, wanted: str) -> ModelVersion:
+    """Find a version by its number or its alias.
+
+    Raises
+    ------
+    UserError
+        When the registry has none.
+    """
+    try:
+        if wanted.isdigit():
+            return client.get_model_version(name, wanted)
+        return client.get_model_version_by_alias(name, wanted)
+    except MlflowException as error:
+        if tracking.store_failed(error):
+            raise
+    known = client.search_model_versions(f"name = '{name}'")
+    if not known:
+        raise UserError(
+            f"the registry at {tracking.address()} has no model {name}: run `make run` first."
+        )
+    numbers = ", ".join(sorted((str(v.version) for v in known), key=int))
+    what = f"version {wanted}" if wanted.isdigit() else f"version with the alias {wanted}"
+    raise UserError(f"{name} has no {what} at {tracking.address()}: its versions are {numbers}.")
+
+
+def move(
+    client: MlflowClient, name: str, version: str, reason: str, *, rollback: bool = False
+) -> str | None:
+    """Make a version the champion.
+
+    Parameters
+    ----------
+    client : MlflowClient
+    name : str
+        Of the registered model.
+    version : str
+    reason : str
+    rollback : bool
+        Whether what has been champion since `version` is to be forgotten by later rollbacks.
+
+    Returns
+    -------
+    str or None
+        The champion that it replaced: another one than expected where somebody else was faster.
+    """
+    moves = read(client, name)
+    found = champion(client, name)
+    current = str(found.version) if found else None
+    if current and line(moves)[-1:] != [current] and (not moves or moves[-1].before != current):
+        # set in the UI, say; rolling back has to know of it
+        _append(client, name, moves, Move("", current, None, "unknown", "found as the champion"))
+        moves = read(client, name)
+    mine = _append(client, name, moves, Move("", version, current, _user(), reason, rollback))
+    _settle(client, name)
+    earlier = [known for known in read(client, name) if known.at < mine.at]
+    return line(earlier)[-1] if earlier else current
+
+
+def _append(client: MlflowClient, name: str, moves: list[Move], new: Move) -> Move:
+    """Write a move behind the others, whatever the clocks of their machines said."""
+    now = datetime.now(UTC)
+    if moves:
+        now = max(now, datetime.fromisoformat(moves[-1].at) + timedelta(microseconds=1))
+    at = now.isoformat(timespec="microseconds")
+    written = Move(**{**asdict(new), "at": at, "reason": new.reason[:LONGEST_REASON]})
+    # a colon is not allowed everywhere, and two may write in the same microsecond
+    key = f"{PREFIX}{at.replace(':', '-').replace('+00-00', '')}.{secrets.token_hex(2)}"
+    client.set_registered_model_tag(name, key, json.dumps(asdict(written), ensure_ascii=False))
+    return written
+
+
+def _settle(client: MlflowClient, name: str) -> None:
+    """Set the alias to what the log says, until nobody has written meanwhile.
+
+    Whoever sets it last has read the log last, so all end on the same version.
+    """
+    wanted = None
+    while (top := line(read(client, name))[-1]) != wanted:
+        client.set_registered_model_alias(name, CHAMPION, top)
+        wanted = top
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without user names
+        return "unknown"
