@@ -1,0 +1,184 @@
+import multiprocessing
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from pipeline import history, promote, register, tracking
+from pipeline.errors import UserError
+from pipeline.gate import Decision
+from pipeline.history import CHAMPION, Move
+
+NAME = "sound-classifier"
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with five versions and no alias, for MLflow takes seconds to make one."""
+    file = tmp_path_factory.mktemp("registry") / "mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
+        client = tracking.connect()
+        client.create_registered_model(NAME)
+        for _ in range(5):
+            client.create_model_version(NAME, source=str(file.parent))
+    return file
+
+
+@pytest.fixture
+def client(registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """A registry with five versions and no alias."""
+    shutil.copy(registry, tmp_path)
+    shutil.copy(Path(__file__).parents[1] / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    return tracking.connect()
+
+
+def champion(client: MlflowClient) -> str | None:
+    found = history.champion(client, NAME)
+    return str(found.version) if found else None
+
+
+def test_a_registry_without_a_champion_has_none_and_no_history(client: MlflowClient) -> None:
+    assert champion(client) is None
+    assert history.read(client, NAME) == []
+    assert history.read(client, "no such model") == []
+
+
+def test_every_move_is_kept_with_who_why_and_what_it_replaced(client: MlflowClient) -> None:
+    assert history.move(client, NAME, "1", "the first") is None
+    assert history.move(client, NAME, "2", "better") == "1"
+    assert champion(client) == "2"
+    first, second = history.read(client, NAME)
+    assert (first.version, first.before, first.reason) == ("1", None, "the first")
+    assert (second.version, second.before, second.reason) == ("2", "1", "better")
+    assert second.by == history._user() != ""
+    assert second.at > first.at
+
+
+def test_a_clock_that_is_behind_does_not_put_a_move_before_earlier_ones(
+    client: MlflowClient,
+) -> None:
+    tag = '{"at": "2999-01-01T00:00:00.000000+00:00", "version": "3", "before": null, "by": "-",'
+    client.set_registered_model_tag(NAME, "champion.2999", f'{tag} "reason": "-"}}')
+    history.move(client, NAME, "4", "later, whatever the clock says")
+    assert champion(client) == "4"
+    assert [move.version for move in history.read(client, NAME)] == ["3", "4"]
+
+
+def test_an_alias_that_was_set_by_hand_belongs_to_the_history(client: MlflowClient) -> None:
+    history.move(client, NAME, "1", "the first")
+    history.move(client, NAME, "2", "better")
+    client.set_registered_model_alias(NAME, CHAMPION, "4")
+    assert history.move(client, NAME, "5", "better still") == "4"
+    assert history.line(history.read(client, NAME)) == ["1", "2", "4", "5"]
+
+
+def test_rolling_back_goes_down_the_line_and_leaves_the_reason_on_both(
+    client: MlflowClient,
+) -> None:
+    for number in "123":
+        promote.main(number, f"promoting {number}")
+    assert "version 2 is champion in place of version 3" in promote.main(None, "3 is deaf")
+    assert client.get_model_version(NAME, "2").tags[promote.PROMOTED] == "3 is deaf"
+    assert "3 is deaf" in client.get_model_version(NAME, "3").tags[promote.REPLACED]
+    assert "version 1 is champion in place of version 2" in promote.main(None, "2 as well")
+    with pytest.raises(UserError, match="no champion before"):
+        promote.main(None, "and now?")
+    assert [move.rollback for move in history.read(client, NAME)] == [False] * 3 + [True] * 2
+
+
+def test_a_rollback_passes_over_versions_that_were_deleted(client: MlflowClient) -> None:
+    for number in "123":
+        promote.main(number, f"promoting {number}")
+    client.delete_model_version(NAME, "2")
+    promote.main(None, "back")
+    assert champion(client) == "1"
+
+
+def test_promoting_needs_a_version_that_exists_and_a_reason(client: MlflowClient) -> None:
+    with pytest.raises(UserError, match=r"has no version 9 .* its versions are 1, 2, 3, 4, 5"):
+        promote.main("9", "why not")
+    with pytest.raises(UserError, match="a reason is needed"):
+        promote.main("1", "  ")
+    assert champion(client) is None
+
+
+def test_promoting_the_champion_changes_nothing(client: MlflowClient) -> None:
+    promote.main("1", "the first")
+    assert "is the champion already" in promote.main("champion", "again")
+    assert len(history.read(client, NAME)) == 1
+
+
+def test_a_challenger_that_becomes_champion_is_challenger_no_more(client: MlflowClient) -> None:
+    client.set_registered_model_alias(NAME, history.CHALLENGER, "2")
+    promote.main(history.CHALLENGER, "the gate had too few clips")
+    assert client.get_model_version(NAME, "2").aliases == [CHAMPION]
+
+
+def _promote(number: str, barrier: "multiprocessing.synchronize.Barrier") -> None:
+    client = tracking.connect()
+    barrier.wait()
+    history.move(client, NAME, number, f"promoting {number}")
+
+
+def test_of_three_who_promote_at_once_none_is_lost_and_the_alias_is_the_last_of_them(
+    client: MlflowClient,
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(3)
+    people = [context.Process(target=_promote, args=(n, barrier)) for n in "123"]
+    for person in people:
+        person.start()
+    for person in people:
+        person.join(120)
+        assert person.exitcode == 0
+    moves = history.read(client, NAME)
+    assert sorted(move.version for move in moves) == list("123")
+    assert champion(client) == history.line(moves)[-1]
+
+
+def test_a_move_that_was_killed_before_the_alias_leaves_the_old_champion_and_is_on_record(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history.move(client, NAME, "1", "the first")
+    process = os.fork()
+    if not process:
+        monkeypatch.setattr(history, "_settle", lambda *_: os.kill(os.getpid(), 9))
+        history.move(client, NAME, "2", "killed")
+    assert os.waitpid(process, 0)[1] == 9
+    assert champion(client) == "1"
+    assert history.move(client, NAME, "3", "after it") == "2"
+    assert champion(client) == "3"
+    assert history.line(history.read(client, NAME)) == ["1", "2", "3"]
+
+
+def test_a_candidate_overtaken_by_another_one_is_compared_with_that_one(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history.move(client, NAME, "1", "the first")
+    history.move(client, NAME, "2", "registered at the same moment")
+    compared = []
+
+    def decide(_: object, other: object, *__: object, but: object) -> Decision:
+        compared.append(str(other.version))  # type: ignore[attr-defined]
+        return Decision(promote=False, reason="not better than version 2", against="2")
+
+    monkeypatch.setattr(register, "decide", decide)
+    against_the_first = Decision(promote=True, reason="better than version 1", against="1")
+    mine = client.get_model_version(NAME, "3")
+    decision = register.give_alias(client, mine, against_the_first, None, None)  # type: ignore[arg-type]
+    assert compared == ["2"]
+    assert decision.reason == "not better than version 2"
+    assert champion(client) == "2"
+    assert client.get_model_version(NAME, "3").aliases == [history.CHALLENGER]
+
+
+def test_the_line_forgets_what_was_rolled_back() -> None:
+    moves = [Move(str(i), version, None, "-", "-") for i, version in enumerate("1231")]
+    assert history.line(moves) == ["1", "2", "3", "1"]
+    back = Move("5", "3", "1", "-", "-", rollback=True)
+    assert history.line([*moves, back, back]) == ["1", "2", "3"]
