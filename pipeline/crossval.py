@@ -111,7 +111,12 @@ def unit_file(folder: Path, unit: Unit) -> Path:
 
 
 def run_units(
-    units: list[Unit], train: TrainParams, labels: list[str], folder: Path, workers: int | None
+    units: list[Unit],
+    train: TrainParams,
+    labels: list[str],
+    folder: Path,
+    workers: int | None,
+    index: pd.DataFrame | None = None,
 ) -> None:
     """Train `units`, several at a time, each with its share of the cores.
 
@@ -128,6 +133,8 @@ def run_units(
         Gets a file a unit, written when it has finished.
     workers : int or None
         Processes; None: one a core.
+    index : DataFrame, optional
+        What the rows of the features are, if not what their own index says.
     """
     if not units:
         return
@@ -143,13 +150,19 @@ def run_units(
         ) as pool,
         tqdm(total=len(units), desc="crossval", unit="unit", disable=None) as bar,
     ):
-        jobs = [pool.submit(run_unit, unit, train, labels, folder) for unit in units]
+        jobs = [pool.submit(run_unit, unit, train, labels, folder, index) for unit in units]
         for job in as_completed(jobs):
             job.result()
             bar.update()
 
 
-def run_unit(unit: Unit, train: TrainParams, labels: list[str], folder: Path) -> None:
+def run_unit(
+    unit: Unit,
+    train: TrainParams,
+    labels: list[str],
+    folder: Path,
+    index: pd.DataFrame | None = None,
+) -> None:
     """Train and score one unit; its file appears when all is in it.
 
     Parameters
@@ -158,10 +171,13 @@ def run_unit(unit: Unit, train: TrainParams, labels: list[str], folder: Path) ->
     train : TrainParams
     labels : list of str
     folder : Path
+    index : DataFrame, optional
+        See :func:`run_units`.
     """
     featurized = read_features()
-    folds = split.by_fold(featurized.index, unit.fold)
-    data = fit.prepare(featurized.array, featurized.index, featurized.spec, folds, labels)
+    index = featurized.index if index is None else index
+    folds = split.by_fold(index, unit.fold)
+    data = fit.prepare(featurized.array, index, featurized.spec, folds, labels)
     started = time.monotonic()
     chosen = params.with_values(train, {"seed": unit.seed})
     fitted = fit.fit(data, chosen, f"fold {unit.fold}, seed {unit.seed}")
@@ -169,7 +185,7 @@ def run_unit(unit: Unit, train: TrainParams, labels: list[str], folder: Path) ->
     probabilities = fitted.model.predict(
         fit.network_input(featurized.array[folds.test], data.spec), batch_size=64, verbose=0
     )
-    predictions = evaluate.by_clip(featurized.index.iloc[folds.test], probabilities, labels)
+    predictions = evaluate.by_clip(index.iloc[folds.test], probabilities, labels)
     result = {
         **asdict(unit),
         "validation_fold": folds.validation_fold,

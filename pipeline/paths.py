@@ -59,6 +59,10 @@ CROSSVAL_CONFUSION = Path("reports/crossval_confusion.png")
 CROSSVAL_UNITS = Path("crossval/units")
 """Finished trainings of a cross-validation; not a stage output, so DVC never deletes it."""
 
+LEAKS = Path("reports/leaks.csv")
+PROTOCOLS = Path("reports/protocols.csv")
+"""Of ``python -m pipeline.leakcheck``."""
+
 OUTPUTS = {value for value in list(vars().values()) if isinstance(value, Path)} - {
     PARAMS,
     LOCK,
@@ -67,5 +71,7 @@ OUTPUTS = {value for value in list(vars().values()) if isinstance(value, Path)} 
     CROSSVAL_UNITS,
     BUNDLE,
     REPORT,
+    LEAKS,
+    PROTOCOLS,
 }
 """What the stages write, so what is missing where one has not run."""

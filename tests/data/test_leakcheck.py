@@ -1,0 +1,164 @@
+"""The leak check: what stands in two folds is found, and what a random split would have claimed."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import leakcheck, params
+from pipeline.datasets import urbansound8k
+from pipeline.download import generate
+from pipeline.errors import UserError
+from pipeline.split import by_fold
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = params.load(ROOT / "tests" / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Path]:
+    """A small foley: its clips table and its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("foley"))
+        small = SETTINGS.dataset.foley.model_copy(update={"folds": 3, "recordings": 1})
+        folder = generate(small).absolute()
+    return urbansound8k.read(folder, SETTINGS.dataset), folder
+
+
+@pytest.fixture
+def copied(generated: tuple[pd.DataFrame, Path], tmp_path: Path) -> tuple[pd.DataFrame, Path]:
+    """The same, to change at will."""
+    table, folder = generated
+    return table.copy(), Path(shutil.copytree(folder, tmp_path / "copied"))
+
+
+def add(table: pd.DataFrame, of: str, **other: str | int) -> pd.DataFrame:
+    """The table with one more clip, like the one called `of` but for some facts."""
+    row = table[table["path"] == of].assign(**other)
+    return pd.concat([table, row], ignore_index=True)
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows."""
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def clip(table: pd.DataFrame, label: str) -> str:
+    return str(table.loc[(table["label"] == label) & (table["fold"] == 1), "path"].iloc[0])
+
+
+def test_a_clean_dataset_has_nothing_in_two_folds(generated: tuple[pd.DataFrame, Path]) -> None:
+    pairs = leakcheck.check(*generated)
+    assert not pairs["leak"].any()
+    assert not pairs["conflict"].any()
+
+
+def test_a_recording_in_two_folds_is_named_with_both(copied: tuple[pd.DataFrame, Path]) -> None:
+    table, folder = copied
+    row = table.index[table["recording"].duplicated(keep="last")][0]
+    table.loc[row, "fold"] = table.loc[row, "fold"] % 3 + 1
+    (found,) = records(leakcheck.check(table, folder).query("leak"))
+    assert found["kind"] == "recording"
+    assert found["recording_a"] == found["recording_b"] == table.loc[row, "recording"]
+    assert found["fold_a"] != found["fold_b"]
+
+
+def test_the_same_bytes_in_two_folds_or_under_two_labels_are_found(
+    copied: tuple[pd.DataFrame, Path],
+) -> None:
+    table, folder = copied
+    path = clip(table, "siren")
+    shutil.copy(folder / path, folder / "again.wav")
+    elsewhere = add(table, path, path="again.wav", fold=2, recording="other")
+    (leak,) = records(leakcheck.check(elsewhere, folder))
+    assert (leak["kind"], leak["leak"], leak["conflict"], leak["score"]) == (
+        "identical",
+        True,
+        False,
+        1.0,
+    )
+    # of the same recording in the same fold, and yet to be told
+    doubted = add(table, path, path="again.wav", label="dog_bark")
+    (conflict,) = records(leakcheck.check(doubted, folder))
+    assert (conflict["kind"], conflict["leak"], conflict["conflict"]) == ("identical", False, True)
+    assert {conflict["label_a"], conflict["label_b"]} == {"siren", "dog_bark"}
+
+
+def test_a_cut_and_compressed_copy_in_another_fold_is_found(
+    copied: tuple[pd.DataFrame, Path],
+) -> None:
+    import soundfile
+
+    table, folder = copied
+    path = clip(table, "street_music")
+    sound, rate = soundfile.read(folder / path)
+    soundfile.write(folder / "copy.mp3", sound[rate:] / 3, rate)
+    copy = add(table, path, path="copy.mp3", fold=3, recording="another")
+    (found,) = records(leakcheck.check(copy, folder))
+    assert (found["kind"], found["leak"]) == ("near-duplicate", True)
+    assert {found["path_a"], found["path_b"]} == {path, "copy.mp3"}
+    assert abs(found["offset"]) == pytest.approx(1, abs=0.05)
+
+
+def test_the_summary_says_what_there_is(copied: tuple[pd.DataFrame, Path]) -> None:
+    table, folder = copied
+    assert leakcheck.summary(leakcheck.check(table, folder)) == "nothing in two folds"
+    path = clip(table, "siren")
+    shutil.copy(folder / path, folder / "again.wav")
+    copy = add(table, path, path="again.wav", fold=2, recording="other", label="dog_bark")
+    said = leakcheck.summary(leakcheck.check(copy, folder))
+    assert said == "1 identical in two folds, 1 pairs alike under two labels"
+
+
+def test_shuffled_folds_tear_recordings_apart_and_nothing_else(
+    generated: tuple[pd.DataFrame, Path],
+) -> None:
+    index, _ = generated
+    made = leakcheck.shuffled(index, seed=1)
+    torn = made.assign(recording=index["recording"]).groupby("recording")["fold"].nunique()
+    assert (torn > 1).mean() > 0.5
+    assert (made["path"] == index["path"]).all()
+    assert (made["label"] == index["label"]).all()
+    sizes = made.groupby(["label", "fold"]).size()
+    assert sizes.groupby("label").agg(np.ptp).max() <= 1
+    assert leakcheck.shuffled(index, seed=1).equals(made)
+    assert not leakcheck.shuffled(index, seed=2).equals(made)
+
+
+def test_a_random_split_of_recordings_is_refused_outside_the_leak_check(
+    generated: tuple[pd.DataFrame, Path],
+) -> None:
+    index, _ = generated
+    torn = leakcheck.shuffled(index, seed=1).assign(recording=index["recording"])
+    with pytest.raises(UserError, match="stands on two sides of the split"):
+        by_fold(torn, 1)
+
+
+def test_protocols_are_compared_on_the_same_clips() -> None:
+    clips = pd.DataFrame(
+        {
+            "path": [f"{i}.wav" for i in range(40)],
+            "label": "siren",
+            "recording": [f"r{i // 2}" for i in range(40)],
+            "seed": 1,
+        }
+    )
+    honest = np.where(np.arange(40) % 4 == 0, "horn", "siren")
+    claimed = np.where(np.arange(40) % 20 == 0, "horn", "siren")
+    table = leakcheck.compare(
+        pd.concat(
+            [
+                clips.assign(protocol="folds", predicted=honest),
+                clips.assign(protocol="random", predicted=claimed),
+            ]
+        ),
+        SETTINGS.evaluate,
+    )
+    assert table["protocol"].tolist() == ["folds", "random"]
+    assert table["accuracy"].tolist() == [0.75, 0.95]
+    assert table["gain"].tolist() == [0, pytest.approx(0.2)]
+    _, random = records(table)
+    assert 0 < random["gain_low"] < 0.2 < random["gain_high"]
