@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 
 .DEFAULT_GOAL := help
-.PHONY: help run report ui test lint format lock bench bench-serve clean package serve
+.PHONY: help run report ui test lint format lock bench bench-serve bench-soak bento clean package serve
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ serve: PORT ?= 3000
 serve: package ## serve the champion on http://127.0.0.1:3000 (PORT=3001: there)
 	bentoml serve --host 127.0.0.1 --port $(PORT)
 
+bento: package ## build a bento of the service
+	bentoml build
+
 test: $(BIN)/.installed ## run all tests
 	pytest
 
@@ -48,6 +51,9 @@ COMPILE = uv pip compile pyproject.toml --universal --fork-strategy fewest --gen
 
 bench-serve: package ## measure the service against the ancestor's way
 	python -m bench.serve
+
+bench-soak: package ## three minutes at twice the capacity of the service
+	python -m bench.soak
 
 lock: $(BIN)/.installed ## resolve pyproject.toml into the two lock files
 	$(COMPILE) --extra train --extra cpu --extra dev --output-file requirements.lock

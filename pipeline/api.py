@@ -509,7 +509,7 @@ def _form(name: str, *, several: bool) -> dict[str, Any]:
 
 
 def make(  # noqa: PLR0915  # the routes, one after the other
-    classifier: Classifier, settings: Settings, metrics: Metrics, log: PredictionLog, bundle: Path
+    classifier: Classifier, settings: Settings, metrics: Metrics, log: PredictionLog
 ) -> tuple[FastAPI, ASGIApp]:
     """Make the application.
 
@@ -519,8 +519,6 @@ def make(  # noqa: PLR0915  # the routes, one after the other
     settings : Settings
     metrics : Metrics
     log : PredictionLog
-    bundle : Path
-        Where the examples are.
 
     Returns
     -------
@@ -540,7 +538,8 @@ def make(  # noqa: PLR0915  # the routes, one after the other
     door = Door(settings)
     desk = Desk(classifier, settings, metrics, log)
     threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="desk")
-    examples = {name: bundle / EXAMPLES / name for name in card.get("examples", {}).values()}
+    folder = settings.bundle / EXAMPLES
+    examples = {name: folder / name for name in card.get("examples", {}).values()}
     model = ModelCard(
         **{key: card[key] for key in ModelCard.model_fields if key not in ("limits", "examples")},
         limits=settings.limits(),

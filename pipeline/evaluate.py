@@ -103,8 +103,8 @@ def metrics(
     Returns
     -------
     dict
-        ``accuracy`` with the bounds of its interval, ``macro_f1`` over the labels that occur,
-        ``log_loss`` in nats, and the number of ``clips`` and ``recordings``.
+        ``accuracy`` with the bounds and the level of its interval, ``macro_f1`` over the labels
+        that occur, ``log_loss`` in nats, and the number of ``clips`` and ``recordings``.
     """
     right = (predictions["label"] == predictions["predicted"]).to_numpy()
     low, high = interval(right, predictions["recording"].to_numpy(), settings)
@@ -116,6 +116,7 @@ def metrics(
         "accuracy": float(right.mean()),
         "accuracy_low": low,
         "accuracy_high": high,
+        "accuracy_confidence": settings.confidence,
         "macro_f1": float(classes.loc[classes["clips"] > 0, "f1"].mean()),
         "log_loss": float(-np.log(np.maximum(of_truth, 1e-7)).mean()),
         "clips": len(predictions),

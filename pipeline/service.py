@@ -7,7 +7,6 @@ everything heavy waits until a worker starts.
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Before anything else reads them. One thread a BLAS call: its others would fight with ours for the
@@ -23,9 +22,6 @@ from pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
-
-BUNDLE = Path(os.environ.get("SOUND_BUNDLE") or Path(__file__).parents[1] / "bundle")
-"""What is served."""
 
 TIMEOUT = 45
 """Seconds a request may take: 30 to arrive, 2 to wait, 10 to be decoded."""
@@ -70,11 +66,11 @@ class SoundClassifier:
 
         global _answer  # noqa: PLW0603  # one service a process; BentoML mounts before it makes it
         settings = Settings.read()
-        model = classifier.Classifier.load(BUNDLE)
-        reference = classifier.read_reference(BUNDLE)
+        model = classifier.Classifier.load(settings.bundle)
+        reference = classifier.read_reference(settings.bundle)
         metrics = monitoring.Metrics(reference, settings.drift_predictions)
         log = monitoring.PredictionLog(settings.prediction_log, metrics)
-        app, answer = api.make(model, settings, metrics, log, BUNDLE)
+        app, answer = api.make(model, settings, metrics, log)
         api.warm_up(app, model, settings.threads)
         _answer = answer
 
@@ -83,8 +79,7 @@ class SoundClassifier:
     def check() -> None:
         """Say in the supervising process what is wrong, for it starts failing workers for ever."""
         try:
-            Settings.read()
-            read_card(BUNDLE)
+            read_card(Settings.read().bundle)
         except UserError as error:
             sys.exit(f"serve: error: {error}")
 

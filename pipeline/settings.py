@@ -1,4 +1,7 @@
-"""What the service takes and how much of it: every limit is an environment variable."""
+"""What the service serves, and how much it takes: every setting is an environment variable.
+
+``docs/serving.md`` has them as a table, which a test holds to this file.
+"""
 
 import os
 from collections.abc import Mapping
@@ -11,13 +14,16 @@ from pipeline.errors import UserError
 
 @dataclass(frozen=True)
 class Settings:
-    """Limits, each an environment variable: ``SOUND_`` and the field's name in capitals."""
+    """Each an environment variable: ``SOUND_`` and the field's name in capitals."""
+
+    bundle: Path = Path(__file__).parents[1] / "bundle"
+    """Folder that `python -m pipeline.package` made."""
 
     max_bytes: int = 20_000_000
     """Of a request."""
 
     max_seconds: float = 180.0
-    """Of a clip; a longer one is refused. A clip of this length is 16 MB while it is analysed."""
+    """Of a clip; a longer one is refused."""
 
     max_windows: int = 120
     """Of a clip that are analysed; what comes after them is not."""
@@ -38,7 +44,7 @@ class Settings:
     """Latest predictions that are compared with the reference."""
 
     prediction_log: Path | None = None
-    """Folder that every prediction is logged to; None logs nothing."""
+    """Folder that every prediction is logged to; without one, none is."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -49,12 +55,14 @@ class Settings:
         UserError
             When one is not a positive number.
         """
-        folder = environment.get("SOUND_PREDICTION_LOG")
-        values: dict[str, Any] = {"prediction_log": Path(folder) if folder else None}
+        values: dict[str, Any] = {}
         for field in fields(cls):
             name = f"SOUND_{field.name.upper()}"
             text = environment.get(name)
-            if not text or field.name in values:
+            if not text:
+                continue
+            if field.type not in (int, float):
+                values[field.name] = Path(text)
                 continue
             try:
                 values[field.name] = float(text) if field.type is float else int(text)

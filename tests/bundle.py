@@ -89,6 +89,7 @@ def bundle(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "accuracy": 0.91,
                 "accuracy_low": 0.8,
                 "accuracy_high": 0.97,
+                "accuracy_confidence": 0.95,
                 "macro_f1": 0.9,
                 "clips": 24,
             },

@@ -632,13 +632,14 @@ function showModel(model) {
   const known = aliases.length ? ` (${aliases.join(", ")})` : "";
   $("model-name").textContent = `${name}, version ${version}${known}`;
 
-  const { accuracy, accuracy_low: low, accuracy_high: high, clips } = metrics ?? {};
+  const { accuracy, accuracy_low: low, accuracy_high: high, accuracy_confidence: level, clips } = metrics ?? {};
   $("accuracy").hidden = accuracy === undefined;
   if (accuracy !== undefined) {
     $("interval-range").style.left = share(low ?? accuracy);
     $("interval-range").style.right = share(1 - (high ?? accuracy));
     $("interval-value").style.left = share(accuracy);
-    const between = low === undefined ? "" : ` (interval ${share(low)} to ${share(high)})`;
+    const which = level === undefined ? "interval" : `${number(100 * level)}% interval`;
+    const between = low === undefined ? "" : ` (${which} ${share(low)} to ${share(high)})`;
     const told = `Test accuracy ${share(accuracy)}${between}, on ${clips} clips that it had never heard before.`;
     $("accuracy-text").textContent = told;
   }

@@ -43,11 +43,11 @@ class Client:
     """The application in this process, asked without a network."""
 
     def __init__(self, bundle: Path, registry: CollectorRegistry, **limits: float) -> None:
-        settings = Settings(**limits)  # type: ignore[arg-type]
+        settings = Settings(bundle=bundle, **limits)  # type: ignore[arg-type]
         self.classifier = Classifier.load(bundle)
         self.metrics = Metrics(read_reference(bundle), 100, registry)
         log = PredictionLog(None, self.metrics)
-        self.app, self.served = api.make(self.classifier, settings, self.metrics, log, bundle)
+        self.app, self.served = api.make(self.classifier, settings, self.metrics, log)
 
     def ask(self, method: str, path: str, **what: Any) -> httpx.Response:
         return asyncio.run(self.together([(method, path, what)]))[0]
@@ -315,7 +315,7 @@ def test_the_model_is_described(client: Client) -> None:
     assert content["metrics"]["accuracy"] == 0.91
     assert content["limits"] == {
         "bytes": 20_000_000, "seconds": 180, "windows": 120, "files": 16,
-        "decode_seconds": 10, "concurrent": 8,
+        "arrival_seconds": 30, "decode_seconds": 10, "concurrent": 8,
     }  # fmt: skip
     assert [example["label"] for example in content["examples"]] == LABELS
     for example in content["examples"]:

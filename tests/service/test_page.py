@@ -526,6 +526,7 @@ def test_which_model_answers_is_told_with_its_accuracy_and_lineage(visit: Visit)
     expect(card).to_contain_text(f"{told['name']}, version {told['version']}")
     for key in ("accuracy", "accuracy_low", "accuracy_high"):
         expect(card).to_contain_text(share(told["metrics"][key]))
+    expect(card).to_contain_text("(95% interval 80.0% to 97.0%)")
     expect(card).to_contain_text(told["dataset"]["title"])
     expect(card.get_by_role("link", name="API documentation")).to_have_attribute("href", "/docs")
     expect(card.get_by_role("region", name="Lineage")).to_be_hidden()

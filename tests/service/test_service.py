@@ -4,16 +4,12 @@ import http.client
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil  # type: ignore[import-untyped]
 import pytest
 
 from bench import harness
@@ -206,27 +202,55 @@ def test_what_is_wrong_at_the_start_is_said_in_one_sentence(
     assert "Traceback" not in done.stderr
 
 
-def test_termination_finishes_what_is_being_done(bundle: Path, tmp_path: Path) -> None:
-    long = wav(sound("tone", 1, 44100, 40), 44100, "FLAC")
-    statuses: list[int] = []
+READ_ONLY = """
+set -e
+mount -t tmpfs -o size=1m tmpfs "$2"
+for place in $(awk '$2 !~ "^/(proc|sys|dev)(/|$)" {print $2}' /proc/mounts | sort -u); do
+    [ "$place" = "$1" ] || [ "$place" = "$2" ] || mount -o remount,ro,bind "$place" || true
+done
+! touch "$3" 2> /dev/null
+! head -c 2000000 /dev/zero 2> /dev/null > "$2/full"  # not a byte is left
+shift 3
+exec "$@"
+"""
 
-    def ask(port: int) -> None:
-        files = [("files", (str(i), long)) for i in range(4)]
-        answer = httpx.post(f"http://127.0.0.1:{port}/classify_batch", files=files, timeout=60)
-        statuses.append(answer.status_code)
 
-    command = harness.bentoml_serve(harness.OURS)
-    settings = {"SOUND_BUNDLE": str(bundle), "BENTOML_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    with harness.served(command, environment=settings) as running:
-        askers = [threading.Thread(target=ask, args=(running.port,)) for _ in range(3)]
-        for asker in askers:
-            asker.start()
-        time.sleep(0.3)
-        running.process.send_signal(signal.SIGTERM)
-        for asker in askers:
-            asker.join()
-        psutil.wait_procs([running.process], timeout=30)
-    assert statuses == [200, 200, 200]
+@pytest.mark.skipif(
+    sys.platform != "linux" or subprocess.call(["unshare", "-m", "true"], stderr=-3) != 0,
+    reason="it takes the right to mount",
+)
+def test_it_runs_on_a_read_only_root_and_a_full_disk_for_logs_harms_no_prediction(
+    bundle: Path, tmp_path: Path
+) -> None:
+    writable, log, elsewhere = tmp_path / "writable", tmp_path / "log", tmp_path / "elsewhere"
+    for folder in (writable, log, elsewhere):
+        folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(writable)], check=True)
+    served = harness.bentoml_serve(harness.OURS)
+    places = [str(writable), str(log), str(elsewhere / "file")]
+
+    def command(port: int) -> list[str]:
+        return ["unshare", "-m", "bash", "-c", READ_ONLY, "bash", *places, *served(port)]
+
+    settings = {
+        "SOUND_BUNDLE": str(bundle),
+        "SOUND_PREDICTION_LOG": str(log),
+        "BENTOML_HOME": str(writable / "bentoml"),
+        "TMPDIR": str(writable),
+        "HOME": "/nonexistent",
+        "PYTHONPATH": str(ROOT),
+    }
+    try:
+        with harness.served(command, environment=settings) as running:
+            body = harness.upload(wav(sound("tone", 1)))
+            for _ in range(3):
+                answer = harness.request(running.port, "/classify", body, harness.HEADERS)
+                assert json.loads(answer.body)["label"] == "tone"
+            metrics = harness.request(running.port, "/metrics").body.decode()
+    finally:
+        subprocess.run(["umount", "--lazy", str(writable)], check=True)
+    assert 'sound_predictions_total{label="tone"} 3.0' in metrics
+    assert "sound_log_failures_total 3.0" in metrics
 
 
 def test_a_bento_is_built_of_it_and_serves(bundle: Path, tmp_path: Path) -> None:

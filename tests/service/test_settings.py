@@ -1,0 +1,66 @@
+"""Settings: read strictly, and documented as they are."""
+
+import ast
+import os
+from dataclasses import fields
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from pipeline import settings
+from pipeline.errors import UserError
+from pipeline.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def documented() -> list[str]:
+    """The table's rows, from the fields and the texts below them."""
+    (body,) = (
+        node.body
+        for node in ast.parse(Path(settings.__file__).read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    )
+    texts = {
+        field.target.id: str(text.value.value)
+        for field, text in pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
+    folders = {"bundle": "`bundle/`", "prediction_log": "none"}
+    return [
+        f"| `SOUND_{field.name.upper()}` | {folders.get(field.name, field.default)}"
+        f" | {texts[field.name]} |"
+        for field in fields(Settings)
+    ]
+
+
+def test_the_table_of_settings_says_what_they_are() -> None:
+    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if line.startswith("| `SOUND_")] == documented()
+
+
+def test_every_setting_is_read_from_its_variable() -> None:
+    given = {f"SOUND_{field.name.upper()}": "7" for field in fields(Settings)}
+    read = Settings.read(given)
+    for field in fields(Settings):
+        assert getattr(read, field.name) in (7, Path("7"))
+    assert Settings.read({"SOUND_MAX_FILES": "", "SOUND_OTHER": "1"}) == Settings()
+    assert Settings().bundle == ROOT / "bundle"
+
+
+@pytest.mark.parametrize("wrong", ["many", "0", "-1", "1.5", "nan", "inf", "1e400", "٣x"])
+def test_a_setting_that_is_no_positive_number_is_refused_with_its_name(wrong: str) -> None:
+    with pytest.raises(UserError, match=r"^SOUND_MAX_FILES is .*whole number above 0\.$"):
+        Settings.read({"SOUND_MAX_FILES": wrong})
+
+
+def test_threads_are_two_a_core_and_never_more_than_are_let_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert Settings().threads == 4
+    assert Settings(max_concurrent=1).threads == 1
