@@ -2,8 +2,9 @@
 
 Not part of ``dvc repro``, for it trains as many networks as there are folds and seeds:
 ``dvc repro crossval/dvc.yaml``, or ``python -m pipeline.crossval``. In every unit, one fold and
-one seed, the next fold (cyclically) chooses the epoch and the rest trains, with the parameters of
-``train`` as they stand: no search, so no choice made on a fold that is scored.
+one seed, all other folds train, with the parameters of ``train`` as they stand: no search, and the
+last epoch counts, so that nothing is chosen. With ``crossval.validate`` the next fold (cyclically)
+chooses the epoch instead of training. Either way nothing is chosen on a fold that is scored.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from tqdm.auto import tqdm
 
 from pipeline import augment, evaluate, fit, model, params, paths, plots, split, stage, tracking
 from pipeline.featurize import read as read_features
-from pipeline.params import TrainParams
+from pipeline.params import CrossvalParams, TrainParams
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,8 @@ def main() -> str:
     settings = params.load()
     card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
     units = [Unit(fold, seed) for seed in settings.crossval.seeds for fold in card["folds"]]
-    folder = paths.CROSSVAL_UNITS / unit_key(settings.train)
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = [unit for unit in units if not unit_file(folder, unit).exists()]
-    run_units(missing, settings.train, card["labels"], folder, settings.crossval.workers)
-
-    results = [json.loads(unit_file(folder, unit).read_text(encoding="utf-8")) for unit in units]
-    predictions = pd.concat(
-        [
-            pd.DataFrame(result["predictions"]).assign(seed=unit.seed)
-            for unit, result in zip(units, results, strict=True)
-        ]
-    )
+    missing, results = run(units, settings.train, settings.crossval, card["labels"])
+    predictions = by_clip(units, results)
     folds = by_unit(units, results)
     classes = evaluate.per_class(predictions, card["labels"])
     right = predictions["label"] == predictions["predicted"]
@@ -91,14 +82,44 @@ def main() -> str:
     return (
         f"accuracy {figures['accuracy']:.1%} ({low:.1%} to {high:.1%}), ±"
         f" {figures['std_over_folds']:.1%} over folds and ± {figures['std_over_seeds']:.1%} over"
-        f" {len(seeds)} seeds; {len(missing)} of {len(units)} units trained now"
+        f" {len(seeds)} seeds; {missing} of {len(units)} units trained now"
     )
 
 
-def unit_key(train: TrainParams) -> str:
+def run(
+    units: list[Unit], train: TrainParams, crossval: CrossvalParams, labels: list[str]
+) -> tuple[int, list[dict[str, Any]]]:
+    """Train the units that are missing and read the results of all.
+
+    Parameters
+    ----------
+    units : list of Unit
+    train : TrainParams
+        But for the seed, which is the unit's.
+    crossval : CrossvalParams
+        Of which ``validate`` and ``workers`` are read.
+    labels : list of str
+
+    Returns
+    -------
+    missing : int
+        How many were trained now.
+    results : list of dict
+        As :func:`run_unit` wrote them, in the order of `units`.
+    """
+    folder = paths.CROSSVAL_UNITS / unit_key(train, crossval.validate_)
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [unit for unit in units if not unit_file(folder, unit).exists()]
+    run_units(missing, train, labels, folder, crossval)
+    files = [unit_file(folder, unit) for unit in units]
+    return len(missing), [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+def unit_key(train: TrainParams, validate: bool) -> str:
     """Name a set of units by all that they depend on, so that only true repeats are skipped."""
     facts = {
         "train": train.model_dump(exclude={"seed"}),
+        "validate": validate,
         "features": tracking.sha256(paths.FEATURES, paths.FEATURE_INDEX, paths.FEATURE_SPEC),
         "code": tracking.sha256(*(Path(str(module.__file__)) for module in (augment, fit, model))),
     }
@@ -115,7 +136,7 @@ def run_units(
     train: TrainParams,
     labels: list[str],
     folder: Path,
-    workers: int | None,
+    crossval: CrossvalParams,
     index: pd.DataFrame | None = None,
 ) -> None:
     """Train `units`, several at a time, each with its share of the cores.
@@ -131,15 +152,15 @@ def run_units(
     labels : list of str
     folder : Path
         Gets a file a unit, written when it has finished.
-    workers : int or None
-        Processes; None: one a core.
+    crossval : CrossvalParams
+        Of which ``validate`` and ``workers`` are read.
     index : DataFrame, optional
         What the rows of the features are, if not what their own index says.
     """
     if not units:
         return
     cores = os.cpu_count() or 1
-    processes = min(workers or cores, len(units))
+    processes = min(crossval.workers or cores, len(units))
     with (
         ProcessPoolExecutor(
             processes,
@@ -150,7 +171,10 @@ def run_units(
         ) as pool,
         tqdm(total=len(units), desc="crossval", unit="unit", disable=None) as bar,
     ):
-        jobs = [pool.submit(run_unit, unit, train, labels, folder, index) for unit in units]
+        jobs = [
+            pool.submit(run_unit, unit, train, labels, folder, crossval.validate_, index)
+            for unit in units
+        ]
         for job in as_completed(jobs):
             job.result()
             bar.update()
@@ -161,6 +185,7 @@ def run_unit(
     train: TrainParams,
     labels: list[str],
     folder: Path,
+    validate: bool,
     index: pd.DataFrame | None = None,
 ) -> None:
     """Train and score one unit; its file appears when all is in it.
@@ -171,12 +196,14 @@ def run_unit(
     train : TrainParams
     labels : list of str
     folder : Path
+    validate : bool
+        Whether the next fold chooses the epoch; if not, it trains too.
     index : DataFrame, optional
         See :func:`run_units`.
     """
     featurized = read_features()
     index = featurized.index if index is None else index
-    folds = split.by_fold(index, unit.fold)
+    folds = split.by_fold(index, unit.fold, validate)
     data = fit.prepare(featurized.array, index, featurized.spec, folds, labels)
     started = time.monotonic()
     chosen = params.with_values(train, {"seed": unit.seed})
@@ -189,8 +216,10 @@ def run_unit(
     result = {
         **asdict(unit),
         "validation_fold": folds.validation_fold,
-        "best_epoch": int(fitted.best["epoch"]),
-        "val_accuracy": float(fitted.best["val_accuracy"]),
+        **{
+            key: float(fitted.best[key]) for key in (fit.BEST, "val_accuracy") if key in fitted.best
+        },
+        "epoch": int(fitted.best["epoch"]),
         "seconds": seconds,
         "parameters": int(fitted.model.count_params()),
         "history": fitted.history.to_dict("list"),
@@ -200,6 +229,16 @@ def run_unit(
     part = file.with_suffix(".part")
     part.write_text(json.dumps(result), encoding="utf-8")
     part.replace(file)
+
+
+def by_clip(units: list[Unit], results: list[dict[str, Any]]) -> pd.DataFrame:
+    """Tabulate the predictions of all units: a row a clip and seed."""
+    return pd.concat(
+        [
+            pd.DataFrame(result["predictions"]).assign(seed=unit.seed)
+            for unit, result in zip(units, results, strict=True)
+        ]
+    )
 
 
 def by_unit(units: list[Unit], results: list[dict[str, Any]]) -> pd.DataFrame:

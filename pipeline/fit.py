@@ -32,21 +32,24 @@ class Data:
     train: Example
     """Features as featurized, (n, bands, frames): augmentation works on decibels."""
     validation: Example
+    """Empty where nothing validates."""
     spec: FeatureSpec
     """With the statistics of the training folds."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network with the weights of its best epoch."""
+    """A trained network with the weights of its best epoch, of its last one if none validated."""
 
     model: keras.Model
     history: pd.DataFrame
-    """A row an epoch: ``epoch`` from 1, and the losses and accuracies of both sides."""
+    """A row an epoch: ``epoch`` from 1, and the losses and accuracies of the sides there are."""
 
     @property
     def best(self) -> pd.Series:
         """The history's row of the epoch whose weights the model has."""
+        if BEST not in self.history:
+            return self.history.iloc[-1]
         return self.history.iloc[int(self.history[BEST].to_numpy().argmin())]
 
 
@@ -116,7 +119,8 @@ def fit(
     Returns
     -------
     Fitted
-        The weights are those of the epoch with the least validation log loss.
+        The weights are those of the epoch with the least validation log loss, or of the last one
+        where nothing validates.
 
     Raises
     ------
@@ -138,19 +142,24 @@ def fit(
         metrics=["accuracy", keras.metrics.CategoricalCrossentropy(name="log_loss")],
     )
     progress = _Progress(name, params.epochs, on_epoch)
-    best = keras.callbacks.EarlyStopping(
-        monitor=BEST,
-        mode="min",
-        patience=params.patience or params.epochs,
-        restore_best_weights=True,
-    )
+    callbacks: list[keras.callbacks.Callback] = [progress]
+    validates = len(data.validation[0]) > 0
+    if validates:
+        callbacks.append(
+            keras.callbacks.EarlyStopping(
+                monitor=BEST,
+                mode="min",
+                patience=params.patience or params.epochs,
+                restore_best_weights=True,
+            )
+        )
     try:
         network.fit(
             batches,
-            validation_data=data.validation,
+            validation_data=data.validation if validates else None,
             epochs=params.epochs,
             shuffle=False,  # the batches are
-            callbacks=[progress, best],
+            callbacks=callbacks,
             verbose=0,
         )
     finally:
@@ -215,7 +224,9 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         metrics = {key: float(value) for key, value in (logs or {}).items()}
         self.rows.append({"epoch": epoch + 1, **metrics})
-        self.bar.set_postfix_str(f"validation accuracy {metrics['val_accuracy']:.3f}")
+        side = "validation" if "val_accuracy" in metrics else "training"
+        accuracy = metrics.get("val_accuracy", metrics["accuracy"])
+        self.bar.set_postfix_str(f"{side} accuracy {accuracy:.3f}")
         self.bar.update()
         if self._on_epoch:
             self._on_epoch(epoch + 1, metrics)

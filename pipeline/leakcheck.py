@@ -236,7 +236,7 @@ def protocols(settings: Params, labels: list[str], folds: list[int]) -> pd.DataF
         ``predicted``, ``recording`` (as the dataset has it), ``fold`` (as it was scored).
     """
     index = read_features().index
-    key = crossval.unit_key(settings.train)
+    key = crossval.unit_key(settings.train, settings.crossval.validate_)
     found = []
     for seed in settings.crossval.seeds:
         for protocol, used in (
@@ -248,7 +248,7 @@ def protocols(settings: Params, labels: list[str], folds: list[int]) -> pd.DataF
             units = [Unit(fold, seed) for fold in folds]
             missing = [unit for unit in units if not crossval.unit_file(folder, unit).exists()]
             crossval.run_units(
-                missing, settings.train, labels, folder, settings.crossval.workers, index=used
+                missing, settings.train, labels, folder, settings.crossval, index=used
             )
             for unit in units:
                 result = json.loads(crossval.unit_file(folder, unit).read_text(encoding="utf-8"))

@@ -150,6 +150,7 @@ class TrainParams(Section):
     """Everything that a training run is told, and so what a search may vary."""
 
     network: Network
+    width: float = Field(gt=0, le=4, description="times the filters of `cnn`; 4: 1.6 M parameters")
     seed: int = Field(ge=0, lt=2**32)
     epochs: int = Field(ge=1)
     patience: int | None = Field(
@@ -162,6 +163,12 @@ class TrainParams(Section):
     dropout: float = Field(ge=0, lt=1)
     label_smoothing: float = Field(ge=0, lt=1)
     augment: AugmentParams | None = Field(description="null: clips are trained on as they are")
+
+    @model_validator(mode="after")
+    def _the_ancestors_is_as_it_is(self) -> Self:
+        if self.network == "fcn" and self.width != 1:
+            raise ValueError("train.width is for cnn: fcn has the ancestor's filters, a width of 1")
+        return self
 
 
 class Range(Section):
@@ -226,6 +233,11 @@ class CrossvalParams(Section):
     seeds: Annotated[
         tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(strict=False, min_length=1)
     ]
+    validate_: bool = Field(
+        alias="validate",
+        description="whether the next fold chooses the epoch; if not, it trains too, and the last"
+        " epoch counts",
+    )
     workers: int | None = Field(ge=1, description="trainings at a time; null: one a core")
 
     @model_validator(mode="after")
@@ -257,6 +269,12 @@ class Params(Section):
     evaluate: EvaluateParams
     crossval: CrossvalParams
     register_: RegisterParams = Field(alias="register")
+
+    @model_validator(mode="after")
+    def _patience_has_a_fold(self) -> Self:
+        if self.train.patience and not self.crossval.validate_:
+            raise ValueError("train.patience needs crossval.validate: true, or null for itself")
+        return self
 
     @model_validator(mode="after")
     def _space_is_trainable(self) -> Self:

@@ -19,18 +19,20 @@ class Split:
     train, validation, test : array of int
         Row numbers of the index, rising; each row is on one side.
     train_folds : tuple of int
-    validation_fold, test_fold : int
+    validation_fold : int or None
+        None where nothing validates and that fold trains too.
+    test_fold : int
     """
 
     train: NDArray[np.intp]
     validation: NDArray[np.intp]
     test: NDArray[np.intp]
     train_folds: tuple[int, ...]
-    validation_fold: int
+    validation_fold: int | None
     test_fold: int
 
 
-def by_fold(index: pd.DataFrame, test_fold: int) -> Split:
+def by_fold(index: pd.DataFrame, test_fold: int, validate: bool = True) -> Split:
     """Take one fold for the test, the next one (cyclically) to validate, the others to train.
 
     Parameters
@@ -39,6 +41,8 @@ def by_fold(index: pd.DataFrame, test_fold: int) -> Split:
         A row for a window, with the columns `label`, `fold` and `recording`.
     test_fold : int
         The fold that is reported and that nothing is chosen on.
+    validate : bool
+        Whether to keep a fold to validate; if not, it trains too.
 
     Returns
     -------
@@ -60,14 +64,15 @@ def by_fold(index: pd.DataFrame, test_fold: int) -> Split:
             f" {len(folds)}."
         )
     validation_fold = folds[(folds.index(test_fold) + 1) % len(folds)]
-    train_folds = tuple(fold for fold in folds if fold not in (validation_fold, test_fold))
+    held_out = (validation_fold, test_fold) if validate else (test_fold,)
+    train_folds = tuple(fold for fold in folds if fold not in held_out)
 
     def rows(*wanted: int) -> NDArray[np.intp]:
         return np.flatnonzero(index["fold"].isin(wanted))
 
     split = Split(
-        rows(*train_folds), rows(validation_fold), rows(test_fold),
-        train_folds, validation_fold, test_fold,
+        rows(*train_folds), rows(*held_out[:-1]), rows(test_fold),
+        train_folds, validation_fold if validate else None, test_fold,
     )  # fmt: skip
     _refuse_leaks(index, split)
     _refuse_unknown_labels(index, split)

@@ -90,7 +90,8 @@ def test_more_hiss_in_a_hum_is_more_hiss(trained: tuple[fit.Fitted, FeatureSpec]
     rng = np.random.default_rng(7)
     hum, hiss = sound("hum", rng), sound("hiss", rng)
     hum, hiss = hum / np.abs(hum).max(), hiss / np.abs(hiss).max()
-    share = [probabilities(trained, hum + amount * hiss)[0] for amount in (0.0, 0.3, 3.0)]
+    amounts = (0.0, 0.3, 3.0, 30.0)
+    share = [probabilities(trained, hum + amount * hiss)[0] for amount in amounts]
     assert share[0] < 0.5 < share[-1]
     assert share == sorted(share)
 
@@ -112,6 +113,17 @@ def test_the_best_epoch_is_kept_and_not_the_last() -> None:
     of_truth = (fitted.model.predict(inputs, verbose=0) * targets).sum(axis=1)
     kept = -np.log(np.maximum(of_truth, 1e-7)).mean()
     assert kept == pytest.approx(losses.min(), rel=1e-2)
+
+
+def test_where_nothing_validates_the_last_epoch_counts_and_all_other_folds_train() -> None:
+    array, index, _ = dataset()
+    split = by_fold(index, test_fold=1, validate=False)
+    assert split.train_folds == (2, 3)
+    data = fit.prepare(array, index, SPEC, split, LABELS)
+    fitted = fit.fit(data, params.with_values(TRAIN, {"epochs": 2}), "test")
+    assert fitted.best["epoch"] == 2
+    assert "val_log_loss" not in fitted.history
+    assert len(data.train[0]) == 2 * len(array) // 3
 
 
 def test_nothing_of_the_test_fold_reaches_training() -> None:

@@ -21,6 +21,18 @@ def test_our_network_has_100698_parameters_whatever_the_window() -> None:
     assert model.cnn((64, 50), 10, dropout=0.3).count_params() == 100_698
 
 
+def test_a_wider_network_stays_below_two_million_parameters() -> None:
+    widest = params.with_values(TRAIN, {"width": 4.0})
+    assert 1_000_000 < model.build(widest, (64, 80), 50).count_params() < 2_000_000
+    narrow = params.with_values(TRAIN, {"width": 0.5})
+    assert model.build(narrow, (64, 80), 10).count_params() < 30_000
+
+
+def test_the_ancestors_network_is_not_widened() -> None:
+    with pytest.raises(UserError, match=r"train\.width is for cnn"):
+        params.with_values(TRAIN, {"network": "fcn", "width": 2.0})
+
+
 @pytest.mark.parametrize("network", ["cnn", "fcn"])
 def test_outputs_are_probabilities(network: params.Network) -> None:
     net = model.build(params.with_values(TRAIN, {"network": network}), (64, 80), 7)

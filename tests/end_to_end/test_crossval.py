@@ -25,7 +25,22 @@ def test_every_fold_is_scored_once_by_networks_that_did_not_see_it(used: Reposit
     figures = json.loads((used.folder / "reports/crossval.json").read_text())
     right = predictions["label"] == predictions["predicted"]
     assert abs(figures["accuracy"] - right.mean()) < 1e-9
+    assert folds["epoch"].between(1, 3).all()
     assert figures["accuracy_low"] <= figures["accuracy"] <= figures["accuracy_high"]
+
+
+def test_without_validation_all_other_folds_train_and_the_last_epoch_counts(
+    used: Repository,
+) -> None:
+    used.set(crossval__validate=False)
+    used.ok("dvc repro crossval/dvc.yaml")
+    folds = pd.read_csv(used.folder / "reports/crossval_folds.csv")
+    assert (folds["epoch"] == 3).all()
+    assert "val_log_loss" not in folds
+    used.set(train__patience=1)
+    refused = used.run("python -m pipeline.crossval")
+    assert refused.returncode == 1
+    assert "train.patience needs crossval.validate" in refused.stdout
 
 
 def test_a_cross_validation_killed_in_the_middle_trains_only_what_is_missing(

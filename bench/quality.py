@@ -1,0 +1,228 @@
+"""Accuracy of recipes on every official fold and several seeds, and what each part is worth.
+
+``python -m bench.quality [RECIPE ...] [--seeds 1 2 3] [--folder bench/units]``. Every unit, one
+recipe, fold and seed, is trained by the cross-validation's own code and kept in `--folder`:
+stopped and started again it goes on where it was. Nothing is chosen here: every recipe trains on
+all folds but the scored one, for a number of epochs that was fixed before, and its last epoch
+counts. ``--report`` trains nothing and prints the table of what is there.
+
+The columns: mean accuracy, its standard deviation over seeds and over folds, the interval of a
+bootstrap over recordings, the difference to ours with the p-value of a paired permutation test
+(recordings change sides, with all their clips and seeds), seconds of training a fold, parameters,
+and milliseconds that LiteRT takes for a clip on one thread.
+"""
+
+import argparse
+import contextlib
+import json
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ruamel.yaml import YAML
+
+from pipeline import crossval, download, evaluate, featurize, model, package, params, paths
+from pipeline.crossval import Unit
+from pipeline.params import Params, TrainParams
+
+ESC10 = Path("../shared/data/esc10")
+EPOCHS = 200
+"""Of ours, and of its ablations."""
+
+FLIPS = 20_000
+"""Random assignments of the permutation test."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings that differ from ours, dotted."""
+
+    train: dict[str, Any] = field(default_factory=dict)
+    features: dict[str, Any] = field(default_factory=dict)
+
+
+def _without(**augment: Any) -> Recipe:
+    return Recipe({f"augment.{key}": value for key, value in augment.items()})
+
+
+PLAIN = {"augment": None, "epochs": 50}
+ANCESTOR = {
+    "network": "fcn", "epochs": 200, "batch_size": 256, "learning_rate": 0.001,
+    "schedule": "constant", "weight_decay": 0.0, "dropout": 0.5, "label_smoothing": 0.0,
+    "augment": None,
+}  # fmt: skip
+CEPSTRA = {"kind": "mfcc", "seconds": 4.0}
+RECIPES = {
+    "ours": Recipe(),
+    "plain": Recipe(PLAIN),
+    "ancestor": Recipe(ANCESTOR, {**CEPSTRA, "standardise": False}),
+    "ours, not augmented": Recipe({"augment": None}),
+    "ours, not mixed": _without(mix=0.0),
+    "ours, at one speed": _without(speed=0.0),
+    "ours, not filtered": _without(equaliser=0.0),
+    "ours, no noise": _without(noise=0.0),
+    "ours, not masked": _without(time_mask=0.0, frequency_mask=0.0),
+    "ours, not shifted": _without(shift=False),
+    "ours, half the epochs": Recipe({"epochs": EPOCHS // 2}),
+}
+"""What is measured; ours are the defaults in ``params.yaml``, for more epochs."""
+
+
+def main() -> None:
+    """Train what is missing and print the table."""
+    parser = argparse.ArgumentParser(description="Accuracy of recipes on every official fold.")
+    parser.add_argument(
+        "recipes", nargs="*", help=f"of: {', '.join(RECIPES)}; all if none is named"
+    )
+    parser.add_argument("--dataset", default="esc10")
+    parser.add_argument("--source", type=Path, default=ESC10, help="folder with the dataset")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--workers", type=int, help="trainings at a time; one a core if not said")
+    parser.add_argument("--folder", type=Path, default=Path("bench/units"), help="keeps results")
+    parser.add_argument("--report", action="store_true", help="train nothing")
+    options = parser.parse_args()
+    if unknown := set(options.recipes) - set(RECIPES):
+        parser.error(f"no such recipe: {', '.join(sorted(unknown))}")
+    settings = params.load()
+    source = str(options.source.resolve()) if options.source.exists() else None
+    found = {}
+    for name in options.recipes or RECIPES:
+        recipe = RECIPES[name]
+        chosen = params.with_values(settings.train, {"epochs": EPOCHS, **recipe.train})
+        place = options.folder / "-".join(
+            [options.dataset, *(f"{key}={value}" for key, value in recipe.features.items())]
+        )
+        prepare(place, recipe, options.dataset, source)
+        if result := measure(place, chosen, settings, options):
+            found[name] = result
+    for line in markdown(table(found, settings)):
+        print(line)
+
+
+def prepare(place: Path, recipe: Recipe, dataset: str, source: str | None) -> None:
+    """Make clips and features of `recipe` in the folder `place`, unless they are there."""
+    if (place / paths.FEATURE_SPEC).exists():
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    yaml = YAML()
+    values = yaml.load(paths.PARAMS.read_text(encoding="utf-8"))
+    values["dataset"] |= {"name": dataset, "source": source}
+    values["features"] |= recipe.features
+    with (place / paths.PARAMS).open("w", encoding="utf-8") as file:
+        yaml.dump(values, file)
+    with contextlib.chdir(place):
+        print(f"{place}: {download.main()}; {featurize.main()}", flush=True)
+
+
+def measure(
+    place: Path, train: TrainParams, settings: Params, options: argparse.Namespace
+) -> dict[str, Any] | None:
+    """Train the missing units of a recipe; None where there are none and none is trained."""
+    how = settings.crossval.model_copy(update={"validate_": False, "workers": options.workers})
+    with contextlib.chdir(place):
+        card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
+        units = [Unit(fold, seed) for seed in options.seeds for fold in card["folds"]]
+        if options.report:
+            folder = paths.CROSSVAL_UNITS / crossval.unit_key(train, validate=False)
+            units = [unit for unit in units if crossval.unit_file(folder, unit).exists()]
+        if not units:
+            return None
+        _, results = crossval.run(units, train, how, card["labels"])
+        shape = featurize.read().spec.shape
+    return {
+        "clips": crossval.by_clip(units, results),
+        "units": crossval.by_unit(units, results),
+        "ms": milliseconds(train, shape, len(card["labels"])),
+    }
+
+
+def milliseconds(train: TrainParams, shape: tuple[int, int], classes: int) -> float:
+    """Median time that LiteRT takes for one clip, on one thread."""
+    from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        package.export(model.build(train, shape, classes), path)
+        interpreter = Interpreter(str(path), num_threads=1)
+        interpreter.allocate_tensors()
+        (given,) = interpreter.get_input_details()
+        clip = np.zeros((1, *shape, 1), np.float32)
+        seconds = []
+        for _ in range(200):
+            interpreter.set_tensor(given["index"], clip)
+            started = time.perf_counter()
+            interpreter.invoke()
+            seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds) * 1e3)
+
+
+def table(found: dict[str, dict[str, Any]], settings: Params) -> pd.DataFrame:
+    """Tabulate the recipes, a row each."""
+    rows = []
+    for name, result in found.items():
+        clips, units = result["clips"], result["units"]
+        right = (clips["label"] == clips["predicted"]).to_numpy()
+        seeds = pd.Series(right).groupby(clips["seed"].to_numpy()).mean()
+        low, high = evaluate.interval(right, clips["recording"].to_numpy(), settings.evaluate)
+        row = {
+            "recipe": name,
+            "accuracy": f"{right.mean():.1%}",
+            "± seeds": f"{seeds.std(ddof=1):.1%}" if len(seeds) > 1 else "one",
+            "± folds": f"{units.groupby('fold')['accuracy'].mean().std(ddof=1):.1%}",
+            "interval": f"{low:.1%} to {high:.1%}",
+            "units": len(units),
+            "s a fold": f"{units['seconds'].mean():.0f}",
+            "parameters": f"{units['parameters'].iloc[0]:,}",
+            "ms a clip": f"{result['ms']:.2f}",
+            "less than ours": "",
+        }
+        if name != "ours" and "ours" in found:
+            gain, p = paired(found["ours"]["clips"], clips)
+            row["less than ours"] = f"{gain:+.1%}, p = {p:.3f}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def markdown(frame: pd.DataFrame) -> list[str]:
+    """Lines of a table for the README."""
+    rows = [list(frame.columns), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
+    return ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+
+
+def paired(ours: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float]:
+    """Difference in accuracy on clips that both answered for, and its two-sided p-value.
+
+    Each clip counts with the share of seeds that were right. Under the hypothesis of no difference
+    a recording's answers might as well be the other recipe's.
+
+    Parameters
+    ----------
+    ours, other : DataFrame
+        Columns ``path``, ``recording``, ``label`` and ``predicted``.
+
+    Returns
+    -------
+    gain : float
+        What ours has more.
+    p : float
+    """
+    sides = [
+        frame.assign(right=frame["label"] == frame["predicted"])
+        .groupby(["recording", "path"])["right"]
+        .mean()
+        for frame in (ours, other)
+    ]
+    both = pd.concat(sides, axis=1, join="inner", keys=["ours", "other"])
+    difference = (both["ours"] - both["other"]).groupby("recording").sum().to_numpy()
+    rng = np.random.default_rng(0)
+    signs = rng.choice([-1.0, 1.0], size=(FLIPS, len(difference)))
+    as_extreme = np.abs(signs @ difference) >= abs(difference.sum()) - 1e-9
+    return float(difference.sum() / len(both)), float((as_extreme.sum() + 1) / (FLIPS + 1))
+
+
+if __name__ == "__main__":
+    main()
