@@ -50,7 +50,7 @@ def main() -> str:
             "card": card,
             "record": record,
             "run_id": run_id,
-            "store": tracking.uri(),
+            "store": tracking.address(),
             "figures": json.loads(paths.METRICS.read_text(encoding="utf-8")),
             "registration": registration(run_id),
             "sides": sides(clips, record.tags),

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 from pipeline import paths
 from pipeline.errors import UserError
@@ -24,7 +25,7 @@ REMEDIES = {
 """What the file system may refuse, and what a user can do about it."""
 
 
-def run(name: str, main: Callable[[], str]) -> None:
+def run(name: str, main: Callable[[], str], out: TextIO | None = None) -> None:
     """Run a stage as a program: one closing line, one sentence for a user's mistake.
 
     Parameters
@@ -33,6 +34,8 @@ def run(name: str, main: Callable[[], str]) -> None:
         The stage's name, as in ``dvc.yaml``.
     main : callable
         Does the work and returns the line that says what it did.
+    out : text stream, optional
+        Gets that line; standard output, unless that is for a program.
     """
     quiet()
     started = time.monotonic()
@@ -53,7 +56,7 @@ def run(name: str, main: Callable[[], str]) -> None:
         sys.exit(f"{name}: error: {where}{why}: {REMEDIES[error.errno]}.")
     except KeyboardInterrupt:
         sys.exit(f"{name}: stopped; start it again to go on from here.")
-    print(f"{name}: {line} [{time.monotonic() - started:.1f} s]", flush=True)
+    print(f"{name}: {line} [{time.monotonic() - started:.1f} s]", file=out, flush=True)
 
 
 def quiet() -> None:

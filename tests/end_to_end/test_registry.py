@@ -1,0 +1,239 @@
+"""The registry after things happened to it, and the ways from one end of a model to the others."""
+
+import http.server
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from .conftest import Repository
+
+NAME = "sound-classifier"
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def client_of(repository: Repository, tmp_path: Path) -> MlflowClient:
+    """A client of the store as it is now; MLflow would keep an open file that was replaced."""
+    snapshot = tmp_path / f"snapshot{len(list(tmp_path.glob('snapshot*')))}.db"
+    shutil.copy(repository.folder / "mlflow.db", snapshot)
+    return MlflowClient(f"sqlite:///{snapshot}")
+
+
+def version_of(repository: Repository, tmp_path: Path, number: str = "1") -> ModelVersion:
+    return client_of(repository, tmp_path).get_model_version(NAME, number)
+
+
+def artifacts(repository: Repository) -> set[str]:
+    root = repository.folder / "mlruns"
+    return {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}
+
+
+def another_model(repository: Repository, answers: str) -> None:
+    """Make the stages' outputs those of another model, whose answers are all right or all wrong."""
+    file = repository.folder / "reports/predictions.csv"
+    table = pd.read_csv(file, keep_default_na=False)
+    wrong = table["label"].map(lambda label: next(x for x in table["label"] if x != label))
+    file.unlink()  # a link into DVC's cache
+    table.assign(predicted=table["label"] if answers == "right" else wrong).to_csv(
+        file, index=False
+    )
+    record = json.loads((repository.folder / "models/run.json").read_text())
+    record["tags"]["model_sha256"] = f"the model that is {answers}"
+    (repository.folder / "models/run.json").unlink()
+    (repository.folder / "models/run.json").write_text(json.dumps(record))
+
+
+def test_the_version_carries_its_card_with_the_decision_and_links(
+    finished: Repository, tmp_path: Path
+) -> None:
+    version = version_of(finished, tmp_path)
+    record = json.loads((finished.folder / "models/run.json").read_text())
+    (card,) = (finished.folder / "mlruns").rglob("model_card.md")
+    for text in ("## What it is for", "### By class", "## Confusions", "git_commit", "License"):
+        assert text in card.read_text()
+    assert f"[the training run](#/experiments/1/runs/{record['run_id']})" in version.description
+    assert "Decision: first version" in version.description
+    assert "90% interval" not in version.description
+    assert "95% interval" in version.description
+
+
+def test_other_settings_of_the_interval_reach_the_version_that_is_registered(
+    used: Repository, tmp_path: Path
+) -> None:
+    used.set(evaluate__confidence=0.6, evaluate__seed=7)
+    output = used.ok("dvc repro")
+    assert "version 1 is there already" in output
+    figures = json.loads((used.folder / "reports/metrics.json").read_text())
+    version = version_of(used, tmp_path)
+    run = client_of(used, tmp_path).get_run(version.run_id)
+    for key, value in figures.items():
+        assert float(version.tags[f"test_{key}"]) == pytest.approx(value, rel=1e-5)
+        assert run.data.metrics[f"test_{key}"] == value
+    assert f"{figures['accuracy_low']:.1%} to {figures['accuracy_high']:.1%}" in version.description
+    assert "60% interval" in version.description
+    (card,) = (used.folder / "mlruns").rglob("model_card.md")
+    assert "60% interval" in card.read_text()
+
+
+def test_lost_artifacts_are_written_again_without_training(used: Repository) -> None:
+    used.ok("python -m pipeline.register")  # so that the copy keeps to itself
+    before = artifacts(used)
+    shutil.rmtree(used.folder / "mlruns")
+    output = used.ok("dvc repro")
+    assert "Running stage 'train'" not in output
+    assert "version 1 is there already, alias champion" in output
+    lost = {name for name in before - artifacts(used) if "model_card" not in name}
+    assert not lost
+    used.ok("python -m pipeline.package")
+
+
+def test_a_repository_that_was_moved_keeps_its_runs_and_versions(
+    used: Repository, tmp_path: Path
+) -> None:
+    moved = Repository(used.folder.rename(tmp_path / "moved"))
+    output = moved.ok("dvc repro")
+    assert "version 1 is there already, alias champion" in output
+    version = version_of(moved, tmp_path)
+    assert version.source.startswith(f"{moved.folder}/mlruns/")
+    assert (Path(version.source) / "data/model.keras").exists()
+    assert not used.folder.exists()
+    moved.set(train__label_smoothing=0.2, tune__trials=0)
+    assert "version 2 registered" in moved.ok("dvc repro")
+    assert not used.folder.exists()
+
+
+def test_a_run_in_the_bin_is_taken_out_again(used: Repository, tmp_path: Path) -> None:
+    run_id = version_of(used, tmp_path).run_id
+    used.ok(f"mlflow runs delete --run-id {run_id}", MLFLOW_TRACKING_URI="sqlite:///mlflow.db")
+    assert "version 1 is there already" in used.ok("python -m pipeline.register")
+    assert client_of(used, tmp_path).get_run(run_id).info.lifecycle_stage == "active"
+
+
+def test_promoting_and_rolling_back_are_one_command_each(used: Repository, tmp_path: Path) -> None:
+    another_model(used, "wrong")
+    assert "version 2 registered, alias challenger" in used.ok("python -m pipeline.register")
+    said = used.run("python -m pipeline.promote challenger --reason heard-both")
+    assert "version 2 is champion in place of version 1" in said.stdout
+    assert version_of(used, tmp_path, "2").tags["promoted"] == "heard-both"
+    shown = used.ok("python -m pipeline.lineage champion")
+    assert "version 2 after version 1" in shown
+    assert "heard-both" in shown
+    used.ok("python -m pipeline.promote --rollback --reason deaf-after-all")
+    assert version_of(used, tmp_path).aliases == ["champion"]
+    assert "back to version 1 after version 2" in used.ok("python -m pipeline.lineage 1")
+    done = used.run("python -m pipeline.promote 7 --reason typo")
+    assert done.returncode == 1
+    assert "has no version 7" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def chain(repository: Repository, end: str, **environment: str) -> dict[str, Any]:
+    """The one chain that lineage prints for programs."""
+    done = repository.run(f"python -m pipeline.lineage {end} --json", **environment)
+    assert done.returncode == 0, done.stdout
+    text = done.stdout
+    (found,) = json.loads(text[text.index("[\n") : text.rindex("]") + 1].split("\nlineage:")[0])
+    return dict(found)
+
+
+@contextmanager
+def answering(card: dict[str, Any]) -> Iterator[str]:
+    """A service whose ``GET /model`` answers with `card`."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/model" else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps(card).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_lineage_leads_from_every_end_to_all_the_others(used: Repository, tmp_path: Path) -> None:
+    home = {"BENTOML_HOME": str(tmp_path / "bentoml")}
+    used.ok("python -m pipeline.package")
+    shutil.copy(Path(__file__).parents[2] / "bentofile.yaml", used.folder)
+    shutil.copy(Path(__file__).parents[2] / "requirements-service.lock", used.folder)
+    tag = json.loads(used.ok("bentoml build --output tag", **home).splitlines()[-1].join('""'))
+    tag = tag.removeprefix("__tag__:")
+    digest = f"registry.example.org/sound@sha256:{'0' * 64}"
+    used.ok(f"python -m pipeline.lineage 1 --image {digest}", **home)
+
+    expected = chain(used, "1", **home)
+    links = expected["links"]
+    record = json.loads((used.folder / "models/run.json").read_text())
+    commit = used.ok("git rev-parse HEAD").strip()
+    assert expected["missing"] == {}
+    assert links["dataset"]["name"] == "foley"
+    assert links["dataset"]["sha256"] == record["tags"]["dataset.sha256"]
+    assert links["rejected clips"]["clips"] == 0
+    assert links["features"]["features_md5"] == record["tags"]["lineage.features_md5"]
+    assert links["features"]["n_mels"] == "32"
+    assert links["search"]["study"] == record["tags"]["tune.study"]
+    assert links["code"]["git_commit"] == commit
+    assert links["run"]["run_id"] == record["run_id"]
+    assert links["parameters"]["learning_rate"] == str(record["params"]["train.learning_rate"])
+    assert "keras" in links["libraries and machine"]
+    assert links["metrics"]["accuracy"] >= 0
+    assert links["version"]["version"] == "1"
+    assert [move["version"] for move in links["alias history"]] == ["1"]
+    assert links["bento"] == [tag]
+    assert links["image"] == digest
+    card = json.loads((used.folder / "bundle/card.json").read_text())
+    with answering(card) as address:
+        for end in ("champion", record["run_id"], commit[:10], "HEAD", tag, address):
+            found = chain(used, end, **home)
+            assert found["links"].pop("service", {"at": address}) == {"at": address}
+            assert found == expected, end
+        # a store that knows nothing of it: what the card says is left, the rest is named
+        lost = chain(used, address, MLFLOW_TRACKING_URI="sqlite:///other.db", **home)
+        assert lost["links"]["dataset"]["name"] == "foley"
+        assert lost["links"]["code"]["git_commit"] == commit
+        assert {"run", "version", "alias history", "rejected clips"} <= lost["missing"].keys()
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("99", "is no version, alias or run"),
+        ("f" * 32, "is no version, alias or run"),
+        ("no:such", "there is no bento no:such"),
+        ("http://127.0.0.1:9", "does not tell its model"),
+    ],
+)
+def test_an_end_that_leads_nowhere_is_one_sentence(used: Repository, end: str, said: str) -> None:
+    done = used.run(f"python -m pipeline.lineage {end}", BENTOML_HOME=str(used.folder / "bento"))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout
+    assert said in done.stdout
+
+
+def test_links_that_are_gone_are_named(used: Repository, tmp_path: Path) -> None:
+    used.ok("git -c user.name=t -c user.email=t@e commit -q --amend -m other-commit")
+    used.ok("git reflog expire --expire=now --all")
+    used.ok("git gc --quiet --prune=now")
+    search = json.loads((used.folder / "models/best_params.json").read_text())["run_id"]
+    used.ok(f"mlflow runs delete --run-id {search}", MLFLOW_TRACKING_URI="sqlite:///mlflow.db")
+    used.ok(
+        "mlflow gc --backend-store-uri sqlite:///mlflow.db",
+        MLFLOW_TRACKING_URI="sqlite:///mlflow.db",
+    )
+    missing = chain(used, "1", BENTOML_HOME=str(tmp_path / "bentoml"))["missing"]
+    assert "not in this clone" in missing["commit"]
+    assert search in missing["search's run"]
+    assert {"bento", "image"} <= missing.keys()
