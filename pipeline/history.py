@@ -130,10 +130,11 @@ def move(
     str or None
         The champion that it replaced: another one than expected where somebody else was faster.
     """
-    moves = read(client, name)
+    # In this order: a move of somebody else is in the log before it is in the alias.
     found = champion(client, name)
+    moves = read(client, name)
     current = str(found.version) if found else None
-    if current and line(moves)[-1:] != [current] and (not moves or moves[-1].before != current):
+    if current and current not in {known.version for known in moves}:
         # set in the UI, say; rolling back has to know of it
         _append(client, name, moves, Move("", current, None, "unknown", "found as the champion"))
         moves = read(client, name)
