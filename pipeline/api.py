@@ -672,6 +672,9 @@ def make(  # noqa: PLR0915  # the routes, one after the other
         content, media_type = await in_thread(exposition)
         return Response(content, media_type=media_type)
 
+    for path, probe in (("/livez", alive), ("/readyz", ready)):  # balancers ask without a body
+        app.add_api_route(path, probe, methods=["HEAD"], include_in_schema=False)
+
     _add_pages(app)
     _add_errors(app, metrics)
     app.state.threads = threads

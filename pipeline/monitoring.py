@@ -20,6 +20,8 @@ import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -310,12 +312,34 @@ class PredictionLog:
 
         options = {"log_path": str(self._folder), "log_config_file": None}
         with bentoml.monitor(
-            self.NAME, monitor_class="default", monitor_options=options
+            self.NAME, monitor_class=_monitor_class(), monitor_options=options
         ) as monitor:
             for name, value in values.items():
                 kind = "categorical" if isinstance(value, str) else "numerical"
                 role = "prediction" if name in ("label", "confidence") else "feature"
                 monitor.log(value, name=name, role=role, data_type=kind)
+
+
+@cache
+def _monitor_class() -> Any:
+    """BentoML's monitor, but for a full disk: logging prints that and goes on; it has to be told.
+
+    Made when it is needed, for the drift report needs no BentoML.
+    """
+    from bentoml._internal.monitoring.default import DefaultMonitor
+
+    class Monitor(DefaultMonitor):
+        def _init_logger(self) -> None:
+            super()._init_logger()
+            made: tuple[Any, ...] = (self.data_logger, self.schema_logger)
+            for handler in chain.from_iterable(logger.handlers for logger in made):
+                handler.handleError = _raise
+
+    return Monitor
+
+
+def _raise(_: logging.LogRecord) -> None:
+    raise  # what logging is handling  # noqa: PLE0704
 
 
 def report(

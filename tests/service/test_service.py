@@ -63,6 +63,7 @@ def test_probes_metrics_and_errors_are_ours_and_not_the_frameworks(server: Servi
     with httpx.Client(base_url=server.url) as client:
         assert client.get("/livez").status_code == 200
         assert client.get("/readyz").status_code == 200
+        assert client.head("/readyz").status_code == 200
         client.post("/classify", files={"file": ("a.wav", wav(sound("tone", 1)))})
         client.post("/classify", files={"file": ("a.wav", b"a note")})
         client.get("/made-up")
