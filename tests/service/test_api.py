@@ -21,7 +21,6 @@ from prometheus_client import CollectorRegistry
 from pipeline import api
 from pipeline.api import Refusal, parse_form
 from pipeline.classifier import Classifier, read_reference
-from pipeline.errors import UserError
 from pipeline.monitoring import Metrics, PredictionLog
 from pipeline.settings import Settings
 from tests.bundle import LABELS, sound
@@ -407,18 +406,3 @@ def test_what_is_almost_a_boundary_costs_no_time() -> None:
         body = form((FILE, piece * (5_000_000 // len(piece))), boundary=b"BB")
         assert len(parse_form(body, "multipart/form-data; boundary=BB", 5)[0].content) > 4_900_000
     assert time.monotonic() - started < 3
-
-
-# ---- settings
-
-
-def test_settings_come_from_the_environment() -> None:
-    read = Settings.read({"SOUND_MAX_BYTES": "1000", "SOUND_MAX_SECONDS": "2.5", "SOUND_X": "1"})
-    assert (read.max_bytes, read.max_seconds, read.max_files) == (1000, 2.5, 16)
-    assert Settings.read({"SOUND_PREDICTION_LOG": "there"}).prediction_log == Path("there")
-
-
-@pytest.mark.parametrize("text", ["many", "0", "-1", "2.5", "inf", "nan"])
-def test_a_setting_that_cannot_be_is_named(text: str) -> None:
-    with pytest.raises(UserError, match=r"SOUND_MAX_FILES is .* a whole number above 0"):
-        Settings.read({"SOUND_MAX_FILES": text})
