@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 
 .DEFAULT_GOAL := help
-.PHONY: help run report ui test lint format lock bench bench-serve bench-soak bento clean package serve
+.PHONY: help run report notebooks docs ui test lint format lock bench bench-serve bench-soak bento clean package serve
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,13 @@ run: $(BIN)/.installed ## run the pipeline (dvc repro) and print what came out
 ui: PORT ?= 5000
 report: $(BIN)/.installed ## write a page about the last run, all in one file
 	python -m pipeline.report
+
+notebooks: $(BIN)/.installed ## run the notebooks and write each as a page into reports/
+	jupyter nbconvert --execute --to html --output-dir reports --log-level ERROR \
+		--HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= notebooks/*.ipynb
+
+docs: $(BIN)/.installed ## build the documentation in site/, with its links checked
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 ui: $(BIN)/.installed ## open the MLflow UI on http://127.0.0.1:5000 (PORT=5001: there)
 	mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI) --host 127.0.0.1 --port $(PORT)
@@ -60,7 +67,7 @@ lock: $(BIN)/.installed ## resolve pyproject.toml into the two lock files
 	$(COMPILE) --constraints requirements.lock --output-file requirements-service.lock
 
 clean: ## remove the environment and every output; your sounds stay
-	rm -rf .venv data features models reports bundle crossval/units mlruns mlflow.db* optuna.db* .dvc/cache .dvc/tmp
+	rm -rf .venv site data features models reports bundle crossval/units mlruns mlflow.db* optuna.db* .dvc/cache .dvc/tmp
 
 # The installer comes from the lock file too, checked against its hash.
 $(BIN)/.installed: requirements.lock

@@ -293,6 +293,7 @@ def log(
 def _limit_threads(threads: int) -> None:
     import tensorflow as tf
 
+    stage.quiet()
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 

@@ -38,7 +38,7 @@ class FoleyParams(Section):
     """The embedded, generated dataset."""
 
     seed: int = Field(ge=0, description="generates the same bytes on every machine")
-    folds: int = Field(ge=3, le=10)
+    folds: int = Field(ge=3, le=10, description="folds to generate")
     recordings: int = Field(ge=1, description="recordings of a class in a fold")
     slices: int = Field(ge=1, le=10, description="clips cut from a recording, at most")
 
@@ -56,7 +56,9 @@ class FolderParams(Section):
 class DatasetParams(Section):
     """Which clips, and where from."""
 
-    name: DatasetName
+    name: DatasetName = Field(
+        description="embedded and generated (foley), published, or your own (folder)"
+    )
     source: str | None = Field(
         min_length=1, description="folder, archive or URL to read instead of the default"
     )
@@ -90,7 +92,7 @@ class StftParams(SpectrumParams):
 class MelParams(StftParams):
     """Mel power spectrum in decibels."""
 
-    n_mels: int = Field(ge=8, le=512)
+    n_mels: int = Field(ge=8, le=512, description="mel bands")
     fmin: float = Field(ge=0, description="Hz")
     fmax: float | None = Field(gt=0, description="Hz; null: half the sample rate")
 
@@ -98,7 +100,7 @@ class MelParams(StftParams):
 class MfccParams(MelParams):
     """Cepstral coefficients of the mel spectrum, with their derivatives."""
 
-    n_mfcc: int = Field(ge=2)
+    n_mfcc: int = Field(ge=2, description="cepstral coefficients")
     derivatives: int = Field(ge=0, le=2, description="orders appended: 0, 1 or 2")
 
     @model_validator(mode="after")
@@ -111,7 +113,9 @@ class MfccParams(MelParams):
 class FeatureParams(Section):
     """Waveform to feature array."""
 
-    kind: FeatureKind
+    kind: FeatureKind = Field(
+        description="log-mel spectrogram, MFCCs or STFT; its section has the rest"
+    )
     sample_rate: int = Field(ge=4000, le=192000, description="Hz that clips are resampled to")
     seconds: float | None = Field(
         gt=0, le=60, description="length of the window; null: the dataset's nominal clip length"
@@ -130,7 +134,9 @@ class FeatureParams(Section):
 class SplitParams(Section):
     """Which official fold is reported; the next one (cyclically) validates."""
 
-    test_fold: int = Field(ge=1)
+    test_fold: int = Field(
+        ge=1, description="the fold that is reported; the next one validates, the others train"
+    )
 
 
 class AugmentParams(Section):
@@ -149,19 +155,21 @@ class AugmentParams(Section):
 class TrainParams(Section):
     """Everything that a training run is told, and so what a search may vary."""
 
-    network: Network
+    network: Network = Field(description="ours, or the ancestor's (fcn)")
     width: float = Field(gt=0, le=4, description="times the filters of `cnn`; 4: 1.6 M parameters")
-    seed: int = Field(ge=0, lt=2**32)
-    epochs: int = Field(ge=1)
+    seed: int = Field(ge=0, lt=2**32, description="of initial weights, order of clips and dropout")
+    epochs: int = Field(ge=1, description="passes over the training clips, at most")
     patience: int | None = Field(
         ge=1, description="epochs without a better validation log loss before stopping; null: never"
     )
-    batch_size: int = Field(ge=1)
-    learning_rate: float = Field(gt=0, le=1)
+    batch_size: int = Field(ge=1, description="windows a step")
+    learning_rate: float = Field(gt=0, le=1, description="of AdamW, at its highest")
     schedule: Literal["constant", "cosine"] = Field(description="cosine: with warm-up over 5 %")
-    weight_decay: float = Field(ge=0, le=1)
-    dropout: float = Field(ge=0, lt=1)
-    label_smoothing: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0, le=1, description="of AdamW")
+    dropout: float = Field(ge=0, lt=1, description="share of pooled features dropped in training")
+    label_smoothing: float = Field(
+        ge=0, lt=1, description="share of the target spread over all labels"
+    )
     augment: AugmentParams | None = Field(description="null: clips are trained on as they are")
 
     @model_validator(mode="after")
@@ -209,7 +217,7 @@ class TuneParams(Section):
 
     trials: int = Field(ge=0, description="0: no search, `train` is taken as it is")
     epochs: int = Field(ge=1, description="of a trial; `train.epochs` is for the final run")
-    seed: int = Field(ge=0, lt=2**32)
+    seed: int = Field(ge=0, lt=2**32, description="of the sampler")
     space: dict[
         str,
         Annotated[
@@ -224,7 +232,7 @@ class EvaluateParams(Section):
 
     bootstrap: int = Field(ge=100, description="resamples of the test recordings")
     confidence: float = Field(gt=0.5, lt=1, description="of the interval")
-    seed: int = Field(ge=0, lt=2**32)
+    seed: int = Field(ge=0, lt=2**32, description="of the resampling")
 
 
 class CrossvalParams(Section):
@@ -232,7 +240,7 @@ class CrossvalParams(Section):
 
     seeds: Annotated[
         tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(strict=False, min_length=1)
-    ]
+    ] = Field(description="every fold is trained once with each")
     validate_: bool = Field(
         alias="validate",
         description="whether the next fold chooses the epoch; if not, it trains too, and the last"

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
@@ -366,14 +365,3 @@ def _look() -> None:
             "ytick.labelcolor": INK,
         }
     )
-
-
-def swatches(axes: "Axes", labels: list[str]) -> None:
-    """Name the classes beside their colours, in a legend to the right of `axes`."""
-    from matplotlib.lines import Line2D
-
-    keys = [
-        Line2D([], [], ls="", marker="s", ms=8, color=colour(place), label=readable(label))
-        for place, label in enumerate(labels)
-    ]
-    axes.legend(handles=keys, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -67,5 +67,8 @@ def quiet() -> None:
     for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
         warnings.filterwarnings("ignore", category=category)
     warnings.filterwarnings("ignore", message="Glyph .* missing from")
+    warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, in a notebook
     for name in ("alembic", "mlflow", "absl"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # it counts the networks that are trained one after the other, and warns of each
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
