@@ -34,8 +34,6 @@ class Facts:
     """As ``data/dataset.json`` has it."""
     figures: Mapping[str, float]
     """Of the test fold."""
-    confidence: float
-    """Of the intervals."""
     classes: pd.DataFrame
     """Columns ``label``, ``precision``, ``recall``, ``f1``, ``clips``."""
     predictions: pd.DataFrame
@@ -214,10 +212,10 @@ def _features(facts: Facts) -> str:
 
 def _figures(facts: Facts) -> str:
     figures = facts.figures
+    level = 100 * figures["accuracy_confidence"]
     return (
         "## Test figures\n\n"
-        f"| accuracy | {100 * facts.confidence:g}% interval | macro F1 | log loss | clips |"
-        " recordings |\n"
+        f"| accuracy | {level:g}% interval | macro F1 | log loss | clips | recordings |\n"
         "|---|---|---|---|---|---|\n"
         f"| {figures['accuracy']:.1%} | {figures['accuracy_low']:.1%} to"
         f" {figures['accuracy_high']:.1%} | {figures['macro_f1']:.3f} | {figures['log_loss']:.3f} |"

@@ -40,7 +40,6 @@ def main() -> str:
     """
     settings = params.load()
     name = settings.register_.name
-    confidence = settings.evaluate.confidence
     record = runs.read()
 
     client = tracking.connect()
@@ -54,10 +53,10 @@ def main() -> str:
         version = version or create(client, name, run_id, record)
         decision = give_alias(client, version, decision, record, settings.register_)
         note(client, version, {TABLE: decision.table, AGAINST: decision.against or ""})
-        describe(client, version, record, confidence, decision.reason)
+        describe(client, version, record, decision.reason)
         client.set_model_version_tag(name, version.version, DECISION, decision.reason)
     else:
-        describe(client, version, record, confidence, version.tags[DECISION])
+        describe(client, version, record, version.tags[DECISION])
     version = client.get_model_version(name, version.version)
     aliases = sorted(version.aliases)
     written = {
@@ -291,7 +290,6 @@ def describe(
     client: MlflowClient,
     version: ModelVersion,
     record: runs.Record,
-    confidence: float,
     decision: str,
 ) -> None:
     """Bring a version's figures and its card up to date, on its page and among the artifacts.
@@ -301,8 +299,6 @@ def describe(
     client : MlflowClient
     version : ModelVersion
     record : Record
-    confidence : float
-        Of the intervals.
     decision : str
         The gate's reason.
     """
@@ -316,7 +312,6 @@ def describe(
         tags=record.tags,
         dataset=json.loads(paths.DATASET.read_text(encoding="utf-8")),
         figures=figures,
-        confidence=confidence,
         classes=pd.read_csv(paths.PER_CLASS, keep_default_na=False),
         predictions=pd.read_csv(paths.PREDICTIONS, keep_default_na=False),
         decision=decision,
