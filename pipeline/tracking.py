@@ -1,5 +1,6 @@
 """MLflow: where runs go, what they carry, and how to find them again."""
 
+import errno
 import hashlib
 import os
 import platform
@@ -16,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import mlflow
 import psutil  # type: ignore[import-untyped]
+import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from ruamel.yaml import YAML
@@ -34,6 +36,7 @@ PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "AWS_MAX_ATTEMPTS": "5",
+    "PGCONNECT_TIMEOUT": "10",
 }
 """How long a server that has answered before is waited for, unless the user has set it: about a
 minute. MLflow's own are four minutes, and two a request."""
@@ -87,6 +90,9 @@ def connect() -> MlflowClient:
         os.environ.setdefault(name, value)
     _check_scheme()
     try:
+        if not uri().startswith(("http", "databricks")):
+            # MLflow tries for two minutes, and prints what the driver says every time
+            sqlalchemy.create_engine(uri(), poolclass=sqlalchemy.NullPool).connect().close()
         mlflow.set_tracking_uri(uri())
         with impatient():
             client = MlflowClient()
@@ -146,7 +152,14 @@ def store_failed(error: BaseException) -> bool:
     """Whether `error` is the store's: gone, slow, full or out of order, not a mistake of ours."""
     if isinstance(error, MlflowException):
         return error.error_code in TRANSIENT | REFUSED
+    if disk_full(error):
+        return True
     return type(error).__module__.partition(".")[0] in OF_STORES
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether `error` is the file system's, which has no room for more."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def reason(error: BaseException) -> str:
@@ -178,10 +191,11 @@ def reason(error: BaseException) -> str:
     return type(error).__name__
 
 
-def no_driver(what: str, error: ModuleNotFoundError) -> str:
+def no_driver(what: str, error: ImportError) -> str:
     """Name the package that a database needs and that is not installed."""
+    name = error.name or getattr(error.__cause__, "name", None) or "of its database"
     return (
-        f"{what} needs the Python package {error.name}, which is not installed: install it in the"
+        f"{what} needs the Python package {name}, which is not installed: install it in the"
         " environment, or name another driver in the address, as in postgresql+psycopg2://."
     )
 
@@ -197,7 +211,8 @@ def guarded(main: Callable[[], str]) -> Callable[[], str]:
         try:
             return main()
         except Exception as error:
-            if not store_failed(error):
+            # a full disk may be any file's, and whoever runs the stage says which
+            if not store_failed(error) or disk_full(error):
                 raise
             refused = isinstance(error, MlflowException) and error.error_code in REFUSED
             raise UserError(

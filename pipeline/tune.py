@@ -154,11 +154,14 @@ def open_study(name: str) -> optuna.Study:
             load_if_exists=True,
             pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=2),
         )
+    except ImportError as error:
+        where = f"the Optuna store at {tracking.without_password(storage)}"
+        raise UserError(tracking.no_driver(where, error)) from None
     except Exception as error:  # Optuna passes on whatever its database driver raises
         raise UserError(
-            f"the Optuna store at {storage} does not answer ({type(error).__name__}): check"
-            " OPTUNA_STORAGE, or unset it for the local store."
-        ) from error
+            f"the Optuna store at {tracking.without_password(storage)} does not answer"
+            f" ({tracking.reason(error)}): check OPTUNA_STORAGE, or unset it for the local store."
+        ) from None
 
 
 def enqueue_defaults(study: optuna.Study, train: TrainParams, tune: TuneParams) -> None:
