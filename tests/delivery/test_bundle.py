@@ -1,0 +1,84 @@
+"""The bundle for Elastic Beanstalk: in step with the service, and the same for the same content."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from deploy import bundle, settings
+from deploy.settings import Settings
+from pipeline.errors import UserError
+from pipeline.service import TIMEOUT
+from pipeline.settings import Settings as Limits
+
+NAME = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/sound-classifier:v7-0123456789ab"
+
+
+@pytest.fixture
+def held() -> dict[str, str]:
+    return bundle.files(NAME, settings.load(), TIMEOUT)
+
+
+def changed(**environment: object) -> Settings:
+    content = settings.load().model_dump()
+    return Settings.model_validate({**content, "environment": content["environment"] | environment})
+
+
+def test_it_names_the_image_and_its_port(held: dict[str, str]) -> None:
+    described = json.loads(held["Dockerrun.aws.json"])
+    assert described["AWSEBDockerrunVersion"] == "1"
+    assert described["Image"]["Name"] == NAME
+    assert described["Ports"] == [{"ContainerPort": 3000}]
+
+
+def test_nginx_lets_through_what_the_service_takes(held: dict[str, str]) -> None:
+    limits = held[".platform/nginx/conf.d/limits.conf"]
+    size = int(limits.split("client_max_body_size ")[1].split(";")[0])
+    assert Limits().max_bytes < size < Limits().max_bytes * 1.01
+    patience = int(limits.split("proxy_read_timeout ")[1].split("s;")[0])
+    assert patience > TIMEOUT
+
+
+def test_health_is_enhanced_and_asks_readyz_and_logs_are_streamed(held: dict[str, str]) -> None:
+    options = YAML(typ="safe").load(held[".ebextensions/options.config"])["option_settings"]
+    assert options["aws:elasticbeanstalk:application"] == {"Application Healthcheck URL": "/readyz"}
+    assert options["aws:elasticbeanstalk:healthreporting:system"]["SystemType"] == "enhanced"
+    assert options["aws:elasticbeanstalk:cloudwatch:logs"]["StreamLogs"] == "true"
+    assert options["aws:elasticbeanstalk:command"]["DeploymentPolicy"] == "Immutable"
+    assert "aws:elbv2:loadbalancer" not in options
+
+
+def test_a_load_balancer_waits_longer_than_nginx() -> None:
+    options = bundle.options(changed(load_balanced=True), TIMEOUT)
+    assert int(options["aws:elbv2:loadbalancer"]["IdleTimeout"]) > TIMEOUT + 5
+    assert options["aws:autoscaling:asg"] == {"MinSize": "1", "MaxSize": "2"}
+
+
+def test_the_archive_depends_on_the_content_alone(held: dict[str, str], tmp_path: Path) -> None:
+    bundle.write(tmp_path / "a.zip", held)
+    bundle.write(tmp_path / "b.zip", dict(reversed(held.items())))
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert sorted(archive.namelist()) == sorted(held)
+        assert archive.getinfo(bundle.HOOK).external_attr >> 16 == 0o755
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("  update: Sometimes", "settings.yaml: environment.update: Input should be 'Immutable'"),
+        ("  colour: red", "settings.yaml: environment.colour: Extra inputs are not permitted."),
+        ("  log_days: 2", "settings.yaml: environment.log_days: Input should be 1, 3,"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_name(line: str, sentence: str, tmp_path: Path) -> None:
+    key = line.partition(":")[0]
+    kept = [old for old in settings.FILE.read_text().splitlines() if not old.startswith(key)]
+    place = kept.index("environment:") + 1
+    file = tmp_path / "settings.yaml"
+    file.write_text("\n".join([*kept[:place], line, *kept[place:]]))
+    with pytest.raises(UserError) as refused:
+        settings.load(file)
+    assert str(refused.value).startswith(sentence)
