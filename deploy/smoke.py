@@ -17,7 +17,8 @@ import soundfile
 
 from deploy import settings
 from pipeline import audio, paths, stage
-from pipeline.classifier import EXAMPLES, Classifier
+from pipeline.bundle import EXAMPLES
+from pipeline.classifier import Classifier
 from pipeline.errors import UserError
 from pipeline.settings import Settings as Limits
 

@@ -14,9 +14,6 @@ from ruamel.yaml import YAML
 
 from deploy import engine
 from pipeline.errors import UserError
-from tests.service.conftest import bundle, trained
-
-__all__ = ["bundle", "trained"]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

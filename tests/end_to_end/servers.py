@@ -133,7 +133,7 @@ def postgres(programs: Path, databases: tuple[str, ...]) -> Iterator[str]:
 @contextlib.contextmanager
 def s3(log: Path) -> Iterator[str]:
     """An S3 server with a bucket; yields its address."""
-    import boto3  # type: ignore[import-untyped]
+    import boto3
 
     port = free_port()
     url = f"http://{HOST}:{port}"

@@ -43,7 +43,7 @@ class Team:
         return MlflowClient(self.mlflow)
 
     def objects(self, prefix: str) -> set[str]:
-        import boto3  # type: ignore[import-untyped]
+        import boto3
 
         keys = {k.lower(): v for k, v in servers.S3_KEYS.items() if "REGION" not in k}
         s3 = boto3.client("s3", endpoint_url=self.s3, region_name="us-east-1", **keys)
