@@ -1,5 +1,6 @@
 """Keras, loaded without what TensorFlow prints at its start; import it from here."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,14 @@ def silent() -> Iterator[None]:
         os.dup2(stderr, 2)
         os.close(stderr)
 
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    # Every training has a network of its own and traces it once, which TensorFlow counts as one
+    # function traced again and again.
+    return "triggered tf.function retracing" not in record.getMessage()
+
+
+logging.getLogger("tensorflow").addFilter(_worth_saying)
 
 with silent():
     import keras

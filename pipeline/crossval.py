@@ -9,10 +9,8 @@ chooses the epoch instead of training. Either way nothing is chosen on a fold th
 
 import hashlib
 import json
-import multiprocessing
-import os
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,19 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix
 from tqdm.auto import tqdm
 
-from pipeline import augment, evaluate, fit, model, params, paths, plots, split, stage, tracking
+from pipeline import (
+    augment,
+    evaluate,
+    fit,
+    model,
+    params,
+    paths,
+    plots,
+    pool,
+    split,
+    stage,
+    tracking,
+)
 from pipeline.featurize import read as read_features
 from pipeline.params import CrossvalParams, TrainParams
 
@@ -141,9 +151,6 @@ def run_units(
 ) -> None:
     """Train `units`, several at a time, each with its share of the cores.
 
-    Two processes with a core each train 1.6 times as much as one process with two: the network
-    is too small to keep several threads busy.
-
     Parameters
     ----------
     units : list of Unit
@@ -159,20 +166,12 @@ def run_units(
     """
     if not units:
         return
-    cores = os.cpu_count() or 1
-    processes = min(crossval.workers or cores, len(units))
     with (
-        ProcessPoolExecutor(
-            processes,
-            # a forked TensorFlow hangs
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_limit_threads,
-            initargs=(max(1, cores // processes),),
-        ) as pool,
+        pool.workers(pool.size(crossval.workers, len(units))) as executor,
         tqdm(total=len(units), desc="crossval", unit="unit", disable=None) as bar,
     ):
         jobs = [
-            pool.submit(run_unit, unit, train, labels, folder, crossval.validate_, index)
+            executor.submit(run_unit, unit, train, labels, folder, crossval.validate_, index)
             for unit in units
         ]
         for job in as_completed(jobs):
@@ -288,14 +287,6 @@ def log(
                 for epoch in history.to_dict("records"):
                     step = int(epoch.pop("epoch"))
                     mlflow.log_metrics({str(k): float(v) for k, v in epoch.items()}, step=step)
-
-
-def _limit_threads(threads: int) -> None:
-    import tensorflow as tf
-
-    stage.quiet()
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 if __name__ == "__main__":

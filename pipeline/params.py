@@ -218,6 +218,17 @@ class TuneParams(Section):
     trials: int = Field(ge=0, description="0: no search, `train` is taken as it is")
     epochs: int = Field(ge=1, description="of a trial; `train.epochs` is for the final run")
     seed: int = Field(ge=0, lt=2**32, description="of the sampler")
+    workers: int | None = Field(ge=1, description="trials at a time; null: one a core")
+    timeout: float | None = Field(
+        gt=0, description="seconds after which no trial is begun; null: until all have run"
+    )
+    prune: bool = Field(description="end a trial early that is worse than the others' median")
+    warm_start: bool = Field(description="try the best parameters of the last search first")
+    parameters_within: float | None = Field(
+        ge=0,
+        description="search for few parameters too, and take the smallest network whose validation"
+        " log loss is this share above the best at most; null: log loss alone counts",
+    )
     space: dict[
         str,
         Annotated[

@@ -1,9 +1,15 @@
-"""Stage ``tune``: an Optuna study on the validation fold, resumable, every trial an MLflow run."""
+"""Stage ``tune``: an Optuna study on the validation fold, resumable, every trial an MLflow run.
+
+Trials run in waves, one in each of some processes. What a wave tries and what ends a trial early
+depends on the waves before it alone, not on which of its trials is faster, so that the same search
+on the same number of processes finds the same.
+"""
 
 import hashlib
 import json
 import os
 import time
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +21,7 @@ from mlflow import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 from tqdm.auto import tqdm
 
-from pipeline import augment, fit, model, params, paths, split, stage, tracking
+from pipeline import augment, fit, model, params, paths, pool, split, stage, tracking
 from pipeline.errors import UserError
 from pipeline.featurize import read as read_features
 from pipeline.params import Choices, Range, TrainParams, TuneParams
@@ -23,6 +29,8 @@ from pipeline.params import Choices, Range, TrainParams, TuneParams
 DEFAULT_STORAGE = "sqlite:///optuna.db"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 STUDY, RUN, SECONDS = "pipeline.study", "mlflow_run_id", "seconds"
+ENDED = "values"
+"""Of a trial: what came out, written as it ends, before the study is told."""
 
 
 def main() -> str:
@@ -40,15 +48,19 @@ def main() -> str:
         write(Best(), table([]))
         return "no search, for tune.trials is 0; training takes `train` as it is"
     card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
-    featurized = read_features()
-    folds = split.by_fold(featurized.index, settings.split.test_fold)
-    data = fit.prepare(featurized.array, featurized.index, featurized.spec, folds, card["labels"])
-    study = open_study(study_name(settings.tune, settings.train, settings.split.test_fold))
+    folds = split.by_fold(read_features().index, settings.split.test_fold)
+    study = open_study(
+        study_name(settings.tune, settings.train, settings.split.test_fold), settings.tune
+    )
     if not study.get_trials(deepcopy=False):
+        about = {"dataset": card["name"], "test_fold": folds.test_fold}
         enqueue_defaults(study, settings.train, settings.tune)
+        if settings.tune.warm_start:
+            enqueue_last(study, about, settings.tune)
+        for key, value in about.items():
+            study.set_user_attr(key, value)
     close_dead_trials(study)
     known = len(finished(study))
-    missing = max(settings.tune.trials - known, 0)
 
     client = tracking.connect()
     experiment_id = tracking.experiment(client, card["name"])
@@ -61,30 +73,36 @@ def main() -> str:
         "split.test_fold": str(folds.test_fold),
         "split.validation_fold": str(folds.validation_fold),
     }
-    with (
-        tracking.run(experiment_id, f"search on {card['name']}", tags, resume=parent) as run_id,
-        tqdm(total=missing, desc="tune", unit="trial", disable=None) as bar,
-    ):
-        while (done := len(finished(study))) < settings.tune.trials:
-            study.sampler = sampler(settings.tune.seed + done, settings.tune.trials)
-            trial = study.ask()
-            trial.set_user_attr(tracking.PROCESS, tracking.this_process())
-            value = run_trial(trial, data, settings.train, settings.tune, experiment_id, run_id)
-            state = TrialState.PRUNED if value is None else TrialState.COMPLETE
-            study.tell(trial, value, state=state)
-            bar.update()
-        best = study.best_trial
-        mlflow.log_metrics({"best_" + fit.BEST: best.value, "best_trial": best.number})
+    with tracking.run(experiment_id, f"search on {card['name']}", tags, resume=parent) as run_id:
+        where = Where(settings.split.test_fold, card["labels"], experiment_id, run_id)
+        search(study, settings.train, settings.tune, where)
+        trials = finished(study)[: settings.tune.trials]
+        best = choose(trials, settings.tune)
+        mlflow.log_metrics({"best_" + fit.BEST: outcome(best)[0], "best_trial": best.number})
     write(
-        Best(study.study_name, best.number, best.value, run_id, best.params),
-        table(finished(study)),
+        Best(study.study_name, best.number, outcome(best)[0], run_id, best.params),
+        table(trials),
     )
-    pruned = len(study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)))
+    run = max(len(trials) - known, 0)
+    pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
+    short = len(trials) < settings.tune.trials
     return (
-        f"{missing} trials run, {known} known before, {pruned} pruned; best is trial"
-        f" {best.number} with validation log loss {best.value:.3f}: "
+        f"{run} trials run, {len(trials) - run} known before, {pruned} pruned"
+        + (f", {settings.tune.trials - len(trials)} not begun for tune.timeout" if short else "")
+        + f"; best is trial {best.number} with validation log loss {outcome(best)[0]:.3f}: "
         + ", ".join(f"{key} {_short(value)}" for key, value in best.params.items())
     )
+
+
+@dataclass(frozen=True)
+class Where:
+    """What a trial needs to know beside its parameters."""
+
+    test_fold: int
+    labels: list[str]
+    experiment_id: str
+    run_id: str
+    """Of the study."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +133,8 @@ def study_name(tune: TuneParams, train: TrainParams, test_fold: int) -> str:
     Parameters
     ----------
     tune : TuneParams
-        The number of trials does not count: raising it goes on with the same study.
+        Neither the number of trials nor the time counts: raising them goes on with the same
+        study. Nor does how many run at a time, nor which one is chosen in the end.
     train : TrainParams
         Of which what is not searched counts, less ``epochs`` and ``patience``.
     test_fold : int
@@ -127,7 +146,8 @@ def study_name(tune: TuneParams, train: TrainParams, test_fold: int) -> str:
         Twelve hexadecimal digits.
     """
     facts = {
-        "tune": tune.model_dump(exclude={"trials"}),
+        "tune": tune.model_dump(exclude={"trials", "timeout", "workers", "warm_start"})
+        | {"parameters_within": tune.parameters_within is not None},
         "train": train.model_dump(exclude={"epochs", "patience"}),
         "test_fold": test_fold,
         "features": tracking.sha256(paths.FEATURES, paths.FEATURE_INDEX, paths.FEATURE_SPEC),
@@ -136,7 +156,7 @@ def study_name(tune: TuneParams, train: TrainParams, test_fold: int) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def open_study(name: str) -> optuna.Study:
+def open_study(name: str, tune: TuneParams) -> optuna.Study:
     """Open the study called `name` in the store, or make it there.
 
     Raises
@@ -145,23 +165,123 @@ def open_study(name: str) -> optuna.Study:
         When the store cannot be reached.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = os.environ.get("OPTUNA_STORAGE") or DEFAULT_STORAGE
+    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
+    if tune.prune:
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=2)
     try:
         return optuna.create_study(
-            storage=storage,
+            storage=storage(),
             study_name=name,
-            direction="minimize",
+            directions=["minimize"] * (1 if tune.parameters_within is None else 2),
             load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=2),
+            pruner=pruner,
         )
     except ImportError as error:
-        where = f"the Optuna store at {tracking.without_password(storage)}"
+        where = f"the Optuna store at {tracking.without_password(storage())}"
         raise UserError(tracking.no_driver(where, error)) from None
     except Exception as error:  # Optuna passes on whatever its database driver raises
         raise UserError(
-            f"the Optuna store at {tracking.without_password(storage)} does not answer"
+            f"the Optuna store at {tracking.without_password(storage())} does not answer"
             f" ({tracking.reason(error)}): check OPTUNA_STORAGE, or unset it for the local store."
         ) from None
+
+
+def storage() -> str:
+    """Address of the Optuna store: ``OPTUNA_STORAGE``, else a local SQLite file."""
+    return os.environ.get("OPTUNA_STORAGE") or DEFAULT_STORAGE
+
+
+def search(study: optuna.Study, train: TrainParams, tune: TuneParams, where: Where) -> None:
+    """Run the trials that `study` lacks, in waves, until all have run or the time is up.
+
+    Parameters
+    ----------
+    study : optuna.Study
+    train : TrainParams
+        What is not searched.
+    tune : TuneParams
+    where : Where
+    """
+    missing = tune.trials - len(finished(study))
+    if missing <= 0:
+        return
+    deadline = time.monotonic() + (tune.timeout or float("inf"))
+    processes = pool.size(tune.workers, missing)
+    with (
+        pool.workers(processes) as executor,
+        tqdm(total=missing, desc="tune", unit="trial", disable=None) as bar,
+    ):
+        while (done := len(finished(study))) < tune.trials:
+            wave = []
+            for place in range(min(processes, tune.trials - done)):
+                study.sampler = sampler(tune.seed + done + place, tune.trials)
+                trial = study.ask()
+                trial.set_user_attr(tracking.PROCESS, tracking.this_process())
+                suggested = {key: suggest(trial, key, at) for key, at in tune.space.items()}
+                wave.append((trial, suggested))
+            jobs = [
+                executor.submit(run_trial, trial, suggested, train, tune, where)
+                for trial, suggested in wave
+            ]
+            for _ in as_completed(jobs):
+                bar.update()
+            for (trial, _), job in zip(wave, jobs, strict=True):
+                tell(study, trial.number, job.result())
+            if time.monotonic() > deadline:
+                return
+
+
+def tell(study: optuna.Study, number: int, values: list[float] | None) -> None:
+    """Tell `study` how a trial ended; None: it was pruned."""
+    state = TrialState.PRUNED if values is None else TrialState.COMPLETE
+    study.tell(number, values, state=state)
+
+
+def choose(trials: list[FrozenTrial], tune: TuneParams) -> FrozenTrial:
+    """Choose the trial with the least validation log loss.
+
+    With ``tune.parameters_within`` it is the one with the fewest parameters of those whose log
+    loss is at most that share above the least.
+    """
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    best = min(complete, key=lambda trial: outcome(trial)[0])
+    if tune.parameters_within is None:
+        return best
+    limit = outcome(best)[0] * (1 + tune.parameters_within)
+    enough = [trial for trial in complete if outcome(trial)[0] <= limit]
+    return min(enough, key=lambda trial: (outcome(trial)[1], outcome(trial)[0]))
+
+
+def outcome(trial: FrozenTrial) -> list[float]:
+    """Give what a trial came to: log loss, and parameters where they count; none if pruned."""
+    if trial.state != TrialState.COMPLETE:
+        return []
+    return list(trial.values)
+
+
+def enqueue_last(study: optuna.Study, about: dict[str, Any], tune: TuneParams) -> None:
+    """Let a trial be the best one of the last search on the same dataset and test fold.
+
+    One with another test fold has seen, in its validation fold or among those that trained, the
+    fold that this one's result is scored on.
+    """
+    before = [
+        other
+        for other in optuna.get_all_study_summaries(storage())
+        if other.study_name != study.study_name
+        and {key: other.user_attrs.get(key) for key in about} == about
+        and other.datetime_start is not None
+    ]
+    if not before:
+        return
+    last = max(before, key=lambda other: (other.datetime_start, other.study_name))
+    trials = optuna.load_study(study_name=last.study_name, storage=storage()).get_trials(
+        deepcopy=False, states=(TrialState.COMPLETE,)
+    )
+    if trials:
+        best = min(trials, key=lambda trial: outcome(trial)[0]).params
+        known = {k: v for k, v in best.items() if k in tune.space and contains(tune.space[k], v)}
+        study.enqueue_trial(known, skip_if_exists=True)
 
 
 def enqueue_defaults(study: optuna.Study, train: TrainParams, tune: TuneParams) -> None:
@@ -191,14 +311,22 @@ def sampler(seed: int, trials: int) -> optuna.samplers.BaseSampler:
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that ran to their end or were pruned."""
-    return study.get_trials(deepcopy=False, states=FINISHED)
+    """Trials that ran to their end or were pruned, in the order in which they were begun."""
+    return sorted(study.get_trials(deepcopy=False, states=FINISHED), key=lambda trial: trial.number)
 
 
 def close_dead_trials(study: optuna.Study) -> None:
-    """Mark as failed the trials whose process on this machine is gone, and queue them again."""
+    """Settle the trials whose process on this machine is gone.
+
+    What had ended counts, though the study was not told any more; the others have failed and are
+    queued again.
+    """
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if tracking.is_dead(trial.user_attrs.get(tracking.PROCESS, "")):
+        if not tracking.is_dead(trial.user_attrs.get(tracking.PROCESS, "")):
+            continue
+        if ENDED in trial.user_attrs:
+            tell(study, trial.number, trial.user_attrs[ENDED])
+        else:
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params)
 
@@ -215,54 +343,63 @@ def study_run(client: MlflowClient, experiment_id: str, study: str) -> str | Non
 
 def run_trial(
     trial: optuna.Trial,
-    data: fit.Data,
+    suggested: dict[str, Any],
     train: TrainParams,
     tune: TuneParams,
-    experiment_id: str,
-    parent: str,
-) -> float | None:
-    """Train with parameters that `trial` suggests, as an MLflow run nested under `parent`.
+    where: Where,
+) -> list[float] | None:
+    """Train with suggested parameters, as an MLflow run nested under the study's.
 
     Parameters
     ----------
     trial : optuna.Trial
         Told the validation log loss of every epoch.
-    data : Data
+    suggested : dict
+        Keys of `train` and their values.
     train : TrainParams
         What is not searched.
     tune : TuneParams
-    experiment_id : str
-    parent : str
-        Id of the study's run.
+    where : Where
 
     Returns
     -------
-    float or None
-        The least validation log loss; None when the trial was pruned.
+    list of float, or None
+        The least validation log loss, and the number of parameters if that counts; None when the
+        trial was pruned.
     """
-    suggested = {key: suggest(trial, key, where) for key, where in tune.space.items()}
-    fixed = {"epochs": tune.epochs, "patience": None}
-    chosen = params.with_values(train, {**fixed, **suggested})
+    featurized = read_features()
+    folds = split.by_fold(featurized.index, where.test_fold)
+    data = fit.prepare(featurized.array, featurized.index, featurized.spec, folds, where.labels)
+    chosen = params.with_values(train, {"epochs": tune.epochs, "patience": None, **suggested})
     tags = {tracking.STAGE: "trial", "pipeline.trial": str(trial.number)}
+    several = tune.parameters_within is not None
     started = time.monotonic()
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
         mlflow.log_metrics(metrics, step=epoch)
+        if several:
+            return  # Optuna prunes by one objective alone
         trial.report(metrics[fit.BEST], epoch)
         if trial.should_prune():
             raise optuna.TrialPruned
 
-    with tracking.run(experiment_id, f"trial {trial.number}", tags, parent=parent) as run_id:
+    tracking.connect()
+    with tracking.run(
+        where.experiment_id, f"trial {trial.number}", tags, parent=where.run_id
+    ) as run_id:
         mlflow.log_params(tracking.flatten({"train": chosen.model_dump()}))
         trial.set_user_attr(RUN, run_id)
+        values = None
         try:
             fitted = fit.fit(data, chosen, f"trial {trial.number}", on_epoch)
-            return float(fitted.best[fit.BEST])
+            values = [float(fitted.best[fit.BEST])]
+            if several:
+                values.append(float(fitted.model.count_params()))
         except optuna.TrialPruned:
             mlflow.set_tag("pipeline.pruned", "true")
-            return None
-        finally:
-            trial.set_user_attr(SECONDS, time.monotonic() - started)
+        trial.set_user_attr(SECONDS, time.monotonic() - started)
+        trial.set_user_attr(ENDED, values)
+        return values
 
 
 def suggest(trial: optuna.Trial, name: str, where: Range | Choices) -> Any:
@@ -279,20 +416,37 @@ def _short(value: Any) -> str:
 
 
 def table(trials: list[FrozenTrial]) -> pd.DataFrame:
-    """Tabulate finished trials: a row each, with the best value so far."""
-    rows = [
-        {
+    """Tabulate finished trials: a row each, with the best value so far.
+
+    Where parameters count too, their number, and whether the trial is on the Pareto front: no
+    other one is as good in both and better in one.
+    """
+    rows = []
+    for trial in trials:
+        losses = list(trial.intermediate_values.values()) or outcome(trial)[:1]
+        row = {
             "trial": trial.number,
             "state": trial.state.name.lower(),
-            fit.BEST: min(trial.intermediate_values.values()),
+            fit.BEST: min(losses),
             "epochs": len(trial.intermediate_values),
             **trial.params,
         }
-        for trial in trials
-    ]
+        if len(outcome(trial)) > 1:
+            row |= {"parameters": int(outcome(trial)[1]), "pareto": on_front(trial, trials)}
+        rows.append(row)
     frame = pd.DataFrame(rows, columns=None if rows else ["trial", "state", fit.BEST, "epochs"])
     frame.insert(3, "best_so_far", frame[fit.BEST].cummin())
     return frame
+
+
+def on_front(trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
+    """Whether no other trial is at least as good in every value and better in one."""
+    return not any(
+        outcome(other) != outcome(trial)
+        and all(one <= two for one, two in zip(outcome(other), outcome(trial), strict=True))
+        for other in trials
+        if outcome(other)
+    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ STAGES: dict[str, Any] = {
     for file in ("dvc.yaml", "crossval/dvc.yaml")
     for name, stage in YAML(typ="safe").load((ROOT / file).read_text())["stages"].items()
 }
-PLUMBING = {"backend", "errors", "moved", "params", "paths", "runs", "stage", "tracking"}
+PLUMBING = {"backend", "errors", "moved", "params", "paths", "pool", "runs", "stage", "tracking"}
 """Changing these changes how work is started, checked and recorded, not what comes out."""
 
 

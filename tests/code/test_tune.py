@@ -3,7 +3,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from pipeline import params, paths, tune
+from pipeline import params, paths, tracking, tune
 from pipeline.params import Choices, Range
 
 SETTINGS = params.load(Path(__file__).parents[1] / "params.yaml")
@@ -50,6 +50,95 @@ def test_a_suggestion_is_of_the_keys_own_type(
     value = tune.suggest(optuna.create_study().ask(), name, where)
     assert type(value) is kind
     params.with_values(SETTINGS.train, {name: value})
+
+
+def ended(study: optuna.Study, *values: float | None) -> None:
+    """Let trials run that come to `values`; None: pruned."""
+    for value in values:
+        trial = study.ask()
+        trial.report(1.0 if value is None else value, 1)
+        tune.tell(study, trial.number, None if value is None else [value])
+
+
+def test_of_a_study_with_more_trials_only_the_first_that_were_begun_count() -> None:
+    study = optuna.create_study()
+    early, late = study.ask(), study.ask()
+    tune.tell(study, late.number, [0.1])
+    tune.tell(study, early.number, [0.5])
+    ended(study, 0.3, None, 0.05)
+    numbers = [trial.number for trial in tune.finished(study)]
+    assert numbers == [0, 1, 2, 3, 4]
+    assert tune.choose(tune.finished(study)[:1], SETTINGS.tune).number == 0
+    assert tune.choose(tune.finished(study)[:4], SETTINGS.tune).number == 1
+
+
+def test_a_pruned_trial_is_never_the_best() -> None:
+    study = optuna.create_study()
+    trial = study.ask()
+    trial.report(0.01, 1)
+    tune.tell(study, trial.number, None)
+    ended(study, 0.4)
+    assert tune.choose(tune.finished(study), SETTINGS.tune).number == 1
+
+
+def test_the_smallest_network_that_is_nearly_as_good_is_taken_and_the_front_shown() -> None:
+    study = optuna.create_study(directions=["minimize", "minimize"])
+    for values in ([0.50, 900.0], [0.52, 400.0], [0.60, 100.0], [0.53, 500.0]):
+        study.tell(study.ask(), values)
+    trials = tune.finished(study)
+    within = SETTINGS.tune.model_copy(update={"parameters_within": 0.05})
+    assert tune.choose(trials, within).number == 1
+    assert tune.choose(trials, within.model_copy(update={"parameters_within": 0.0})).number == 0
+    table = tune.table(trials)
+    assert table["pareto"].tolist() == [True, True, True, False]
+    assert table["parameters"].tolist() == [900, 400, 100, 500]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    address = f"sqlite:///{tmp_path}/optuna.db"
+    monkeypatch.setenv("OPTUNA_STORAGE", address)
+    return address
+
+
+def test_a_warm_start_tries_the_best_of_the_last_search_on_the_same_split(store: str) -> None:
+    def study(name: str, test_fold: int, dropout: float) -> optuna.Study:
+        made = tune.open_study(name, SETTINGS.tune)
+        made.set_user_attr("dataset", "esc10")
+        made.set_user_attr("test_fold", test_fold)
+        for value in (dropout, 0.45):
+            made.enqueue_trial({"dropout": value, "batch_size": 16, "epochs": 3})
+            trial = made.ask()
+            trial.suggest_float("dropout", 0.0, 0.6)
+            made.tell(trial, value)
+        return made
+
+    study("old", 1, 0.15)
+    study("last", 1, 0.25)
+    study("other", 2, 0.35)
+    new = tune.open_study("new", SETTINGS.tune)
+    _, with_space = settings()
+    tune.enqueue_last(new, {"dataset": "esc10", "test_fold": 1}, with_space)
+    (trial,) = new.get_trials()
+    assert trial.system_attrs["fixed_params"] == {"dropout": 0.25}
+
+
+def test_what_had_ended_before_a_search_was_killed_counts(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "is_dead", lambda process: process == "dead")
+    study = tune.open_study("killed", SETTINGS.tune)
+    for outcome in ([0.3], None, ...):
+        trial = study.ask()
+        trial.suggest_float("dropout", 0.1, 0.5)
+        trial.set_user_attr(tracking.PROCESS, "dead")
+        if outcome is not ...:
+            trial.report(0.3, 1)
+            trial.set_user_attr(tune.ENDED, outcome)
+    tune.close_dead_trials(study)
+    states = [trial.state.name for trial in study.get_trials()]
+    assert states == ["COMPLETE", "PRUNED", "FAIL", "WAITING"]
+    assert study.trials[3].system_attrs["fixed_params"] == study.trials[2].params
 
 
 def test_what_the_search_found_is_read_back_as_it_was(
