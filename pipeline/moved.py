@@ -4,6 +4,7 @@ MLflow writes absolute paths into its database: after ``mv`` of the repository e
 seems lost, and after ``cp`` new runs would write into the first copy.
 """
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def mend(file: Path) -> bool:
         Whether it had been moved.
     """
     here = file.parent / ARTIFACTS
-    with sqlite3.connect(file, timeout=60) as database:
+    with contextlib.closing(sqlite3.connect(file, timeout=60)) as database, database:
         made = database.execute(
             "SELECT artifact_location FROM experiments ORDER BY experiment_id LIMIT 1"
         ).fetchone()
@@ -52,5 +53,4 @@ def mend(file: Path) -> bool:
                     f" WHERE substr({column}, 1, ?) = ?",
                     (new, len(prefix) + 1, len(prefix) + 1, f"{prefix}/"),
                 )
-    database.close()
     return True

@@ -173,7 +173,8 @@ def decide(
         told = [move for move in log if move.version == champion.version]
         return Decision(True, told[-1].reason if told else "it is the champion already")
     labels = tuple(json.loads(paths.DATASET.read_text(encoding="utf-8"))["labels"])
-    candidate = scored("the candidate", record.tags, labels, pd.read_csv(paths.PREDICTIONS))
+    predictions = pd.read_csv(paths.PREDICTIONS, keep_default_na=False)
+    candidate = scored("the candidate", record.tags, labels, predictions)
     try:
         decision = gate.decide(candidate, of_version(client, champion), settings)
     except gate.IncomparableError as error:

@@ -119,7 +119,7 @@ def database() -> Path | None:
 
 def _check_scheme() -> None:
     """Refuse what MLflow would take for a folder of files, a store that it has given up."""
-    scheme = urlsplit(uri()).scheme.partition("+")[0]
+    scheme = (urlsplit(uri()).scheme or uri()).partition("+")[0]
     known = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
     if scheme not in known:
         what = f"of the scheme {scheme}" if "://" in uri() else "a folder"

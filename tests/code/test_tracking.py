@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -21,6 +22,17 @@ def sentence(monkeypatch: pytest.MonkeyPatch, uri: str) -> str:
     said = str(caught.value)
     assert "\n" not in said
     return said
+
+
+@pytest.fixture(autouse=True)
+def _patience() -> Iterator[None]:
+    """What connecting sets is taken back."""
+    before = {name: os.environ.get(name) for name in tracking.PATIENCE}
+    yield
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 @pytest.mark.parametrize(
@@ -47,8 +59,6 @@ def test_a_server_that_is_not_there_is_not_waited_for_and_one_that_was_is(
     with tracking.impatient():
         assert os.environ.items() >= tracking.NO_PATIENCE.items()
     assert os.environ.items() >= tracking.PATIENCE.items()
-    for name in tracking.PATIENCE:
-        monkeypatch.delenv(name)
 
 
 @pytest.mark.parametrize("uri", ["mlruns", "/srv/mlruns", "file:///srv/mlruns", "ftp://host/x"])
@@ -69,15 +79,6 @@ def test_a_damaged_database_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     said = sentence(monkeypatch, "postgresql+pg8000://ann@127.0.0.1/mlflow")
     assert "needs the Python package pg8000, which is not installed" in said
-
-
-def test_a_users_own_patience_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "9")
-    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    tracking.connect()
-    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "9"
-    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT")
 
 
 def test_a_process_that_runs_is_alive_and_one_that_ended_is_dead() -> None:
@@ -142,3 +143,10 @@ def test_a_database_whose_artifacts_are_elsewhere_on_purpose_is_left_alone(
 ) -> None:
     shutil.copy(made / "mlflow.db", tmp_path)
     assert not moved.mend(tmp_path / "mlflow.db")
+
+
+def test_a_users_own_patience_is_kept(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{made}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "9")
+    tracking.connect()
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "9"
