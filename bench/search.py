@@ -1,0 +1,70 @@
+"""What pruning and parallel trials are worth: the same search four ways, one after the other.
+
+``python -m bench.search [--trials 16] [--epochs 20]``, where `dvc repro` has run: it reads `data/`
+and `features/` and writes into a temporary folder. Every search has the same seed and space. Pruned
+trials make later suggestions differ, so "the best value" is compared, not the best trial.
+"""
+
+import argparse
+import contextlib
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+from ruamel.yaml import YAML
+
+from bench.quality import markdown
+from pipeline import params, paths, tune
+
+WAYS = {
+    "no pruning, one process": {"prune": False, "workers": 1},
+    "pruning, one process": {"prune": True, "workers": 1},
+    "no pruning, a process a core": {"prune": False, "workers": None},
+    "pruning, a process a core": {"prune": True, "workers": None},
+}
+
+
+def main() -> None:
+    """Print a table of seconds and best values."""
+    parser = argparse.ArgumentParser(description="The same search four ways.")
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=20)
+    options = parser.parse_args()
+    yaml = YAML()
+    values = yaml.load(paths.PARAMS.read_text(encoding="utf-8"))
+    values["tune"] |= {"trials": options.trials, "epochs": options.epochs}
+    rows = []
+    for name, way in WAYS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder)
+            for part in (paths.DATASET, paths.FEATURES, paths.FEATURE_INDEX, paths.FEATURE_SPEC):
+                (place / part).parent.mkdir(exist_ok=True)
+                shutil.copy(part, place / part)
+            values["tune"] |= way
+            with (place / paths.PARAMS).open("w", encoding="utf-8") as file:
+                yaml.dump(values, file)
+            with contextlib.chdir(place):
+                started = time.monotonic()
+                tune.main()
+                seconds = time.monotonic() - started
+                trials = pd.read_csv(paths.TRIALS)
+                best = tune.read()
+        rows.append(
+            {
+                "search": name,
+                "seconds": f"{seconds:.0f}",
+                "epochs trained": int(trials["epochs"].sum()),
+                "pruned": int((trials["state"] == "pruned").sum()),
+                "best validation log loss": f"{best.value:.3f}",
+            }
+        )
+        print(rows[-1], flush=True)
+    for line in markdown(pd.DataFrame(rows)):
+        print(line)
+
+
+if __name__ == "__main__":
+    params.load()  # a mistake in params.yaml is said before anything is copied
+    main()
