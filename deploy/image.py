@@ -4,7 +4,6 @@ python -m deploy.image [--base IMAGE] [--pip-config FILE]
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy import engine, sbom, settings
-from pipeline import paths, stage
+from pipeline import bundle, paths, stage
 from pipeline.errors import UserError
 
 NAME = settings.BUILD / "image.txt"
@@ -87,13 +86,9 @@ def read_card() -> dict[str, Any]:
     Raises
     ------
     UserError
-        When there is no bundle.
+        When there is none, or it is not whole.
     """
-    try:
-        card: dict[str, Any] = json.loads((paths.BUNDLE / "card.json").read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError("bundle/ is missing: make it with `make package`.") from None
-    return card
+    return bundle.read_card(paths.BUNDLE)
 
 
 def read_name() -> str:

@@ -167,6 +167,7 @@ def answering(card: dict[str, Any]) -> Iterator[str]:
 def test_lineage_leads_from_every_end_to_all_the_others(used: Repository, tmp_path: Path) -> None:
     home = {"BENTOML_HOME": str(tmp_path / "bentoml")}
     used.ok("python -m pipeline.package")
+    shutil.copytree(Path(__file__).parents[2] / "deploy", used.folder / "deploy")
     shutil.copy(Path(__file__).parents[2] / "bentofile.yaml", used.folder)
     shutil.copy(Path(__file__).parents[2] / "requirements-service.lock", used.folder)
     tag = json.loads(used.ok("bentoml build --output tag", **home).splitlines()[-1].join('""'))

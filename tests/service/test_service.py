@@ -258,6 +258,7 @@ def test_a_bento_is_built_of_it_and_serves(bundle: Path, tmp_path: Path) -> None
     source = tmp_path / "source"
     shutil.copytree(ROOT / "pipeline", source / "pipeline")
     shutil.copytree(bundle, source / "bundle")
+    shutil.copytree(ROOT / "deploy", source / "deploy")
     for name in ("bentofile.yaml", "requirements-service.lock"):
         shutil.copy(ROOT / name, source)
     home = environment(tmp_path / "home")
