@@ -4,6 +4,7 @@ Features, splits and networks are the pipeline's own; here they are only looked 
 """
 
 import os
+import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
@@ -20,6 +21,7 @@ from pipeline.params import FeatureKind, FeatureParams
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from optuna import Study
 
 LOUDNESS_RATE = 22_050
 """Hz that clips are resampled to before their level is measured."""
@@ -317,6 +319,44 @@ def bars(scores: "pd.Series[float]", title: str) -> "Figure":
     axes.set_xticks(np.arange(0, 1.01, 0.2))
     axes.xaxis.set_major_formatter("{x:.0%}")
     return picture
+
+
+def search_pictures(study: "Study") -> dict[str, "Figure"]:
+    """Let Optuna draw a search: its trials as lines through their parameters, and which mattered.
+
+    Parameters
+    ----------
+    study : optuna.Study
+
+    Returns
+    -------
+    dict
+        Figures by name; none where there are fewer than two complete trials, or where all are
+        equally good, for then nothing can have mattered.
+    """
+    import matplotlib as mpl
+    from matplotlib import pyplot
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.trial import TrialState
+    from optuna.visualization import matplotlib as drawings
+
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len({trial.value for trial in complete}) < 2:
+        return {}
+    drawn = {}
+    with mpl.rc_context(), warnings.catch_warnings():  # Optuna sets a style for good
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        for name, draw, height in (
+            ("parallel_coordinate", drawings.plot_parallel_coordinate, 4.5),
+            ("importances", drawings.plot_param_importances, 3.0),
+        ):
+            picture: Figure = draw(study).get_figure(root=True)  # type: ignore[assignment]
+            picture.set_size_inches(11, height)
+            for axes in picture.axes:
+                axes.set_facecolor("white")
+            pyplot.close(picture)
+            drawn[name] = picture
+    return drawn
 
 
 def players(clips: Iterable[tuple[str, str]]) -> str:

@@ -1,0 +1,73 @@
+"""The commands of the tutorial and of the guides, run as they stand, one after the other."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from .conftest import ROOT, Repository
+
+GUIDES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
+GIT = {
+    f"GIT_{who}_{what}": value
+    for who in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "reader"), ("EMAIL", "reader@example.org"))
+}
+
+
+def follow(guide: Path, repository: Repository) -> str:
+    """Run every console block of a page in one shell, which stops at the first failure."""
+    commands = "\n".join(re.findall(r"```console\n(.*?)```", guide.read_text(), re.DOTALL))
+    assert commands
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=repository.folder, env=repository.environment(**GIT), text=True, timeout=900,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "Traceback" not in done.stdout
+    return done.stdout
+
+
+@pytest.fixture
+def committed(used: Repository) -> Repository:
+    """A clone whose last run is committed, as a reader's is."""
+    for command in ("git add -A", "git commit -q -m run"):
+        used.ok(command, **GIT)
+    return used
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.stem)
+def test_the_commands_of_a_guide_work(guide: Path, committed: Repository) -> None:
+    said = follow(guide, committed)
+    expected = {
+        "compare-runs": "dropout",
+        "full-protocol": "accuracy",
+        "plots-offline": "dvc_plots/index.html",
+        "promote": "version 1",
+        "serve": "path,",
+    }
+    assert expected[guide.stem] in said
+    if guide.stem == "plots-offline":
+        page = (committed.folder / "dvc_plots/index.html").read_text()
+        assert "../offline/vega.min.js" in page
+        assert "cdn" not in page
+
+
+def test_the_tutorial_ends_with_a_service_for_ones_own_labels(committed: Repository) -> None:
+    clips = pd.read_csv(committed.folder / "data/clips.csv")
+    labels = sorted(clips["label"].unique())[:3]
+    for path, label in clips.loc[clips["label"].isin(labels), ["path", "label"]].to_numpy():
+        target = committed.folder / "sounds" / label / Path(path).name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(committed.folder / "data/audio" / path, target)
+    follow(ROOT / "docs" / "tutorial.md", committed)
+    card = json.loads((committed.folder / "bundle/card.json").read_text())
+    assert card["name"] == "my-sounds"
+    assert card["labels"] == labels
+    assert "my-sounds" in (committed.folder / "reports/report.html").read_text()
+    assert not committed.ok("git status --porcelain params.yaml")
