@@ -101,8 +101,13 @@ class ModelName(BaseModel):
 class Classification(BaseModel):
     """What the model says of a clip."""
 
-    label: str = Field(description="The most probable one.")
+    label: str = Field(description="The most probable one; see `known`.")
     probability: float
+    known: bool = Field(
+        description="Whether `probability` reaches the model's threshold. If not, take the clip for"
+        " none of the labels: it is less like them than nearly all clips that the threshold was set"
+        " on."
+    )
     probabilities: dict[str, float] = Field(
         description="Of all labels, the highest first; the mean over the windows."
     )
@@ -154,6 +159,7 @@ class ModelCard(BaseModel):
     version: str
     aliases: list[str]
     labels: list[str]
+    threshold: float = Field(description="The probability from which a label counts as known.")
     description: str
     metrics: dict[str, float] = Field(description="On test clips that it had not seen.")
     dataset: dict[str, str | None]
@@ -427,6 +433,7 @@ class Desk:
         duration = waveform.size / spec.sample_rate
         answer = {
             **self._probabilities(found.probabilities),
+            "known": self.classifier.knows(found.probabilities),
             "seconds": round(float(min(duration, found.starts[-1] + spec.seconds)), 3),
             "duration": round(duration, 3),
             "model": self._model,

@@ -97,13 +97,15 @@ class Classifier:
         In LiteRT's format.
     spec : FeatureSpec
     card : dict
-        What the bundle says of its model; ``labels`` are in the order of the outputs.
+        What the bundle says of its model; ``labels`` are in the order of the outputs, and below
+        ``threshold`` the clip is none of these.
     """
 
     def __init__(self, model: bytes, spec: FeatureSpec, card: dict[str, Any]) -> None:
         self.spec = spec
         self.card = card
         self.labels: list[str] = card["labels"]
+        self.threshold = float(card["threshold"])
         self._model = model
         self._own = threading.local()
 
@@ -187,6 +189,16 @@ class Classifier:
             features=features[0],
             summary=summarise(features[0]),
         )
+
+    def knows(self, probabilities: Floats) -> bool:
+        """Whether the most probable label is probable enough; if not, the clip is none of these.
+
+        Parameters
+        ----------
+        probabilities : array, shape (labels,)
+            Of a clip.
+        """
+        return float(probabilities.max()) >= self.threshold
 
     def extract(self, pieces: Iterable[Floats]) -> Floats:
         """Features of windows, as the featurize stage has them: not normalised.

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 from tqdm.auto import tqdm
 
-from pipeline import audio, datasets, params, paths, plots, stage
+from pipeline import audio, datasets, overlay, params, paths, plots, stage
 from pipeline.datasets import Dataset, foley
 from pipeline.errors import UserError
 from pipeline.fetch import fetch, shown, unpack, verify
@@ -45,7 +45,9 @@ def main() -> str:
             f"There are no labelled clips in {root}: put one sub-folder a label there, or set"
             " dataset.source."
         )
-    datasets.check(table.dropna(subset="label"))  # before the long work
+    corrections = overlay.read(dataset.name)
+    corrected = overlay.apply(table, corrections)
+    datasets.check(corrected.dropna(subset="label"))  # before the long work
 
     as_published = None
     if dataset.content is not None:
@@ -57,7 +59,7 @@ def main() -> str:
                 " and run again."
             )
 
-    clips, rejected = measure(root, table)
+    clips, rejected = measure(root, corrected)
     _write_table(rejected, paths.REJECTED)
     if len(rejected) > settings.max_rejected * len(table):
         raise UserError(
@@ -86,6 +88,7 @@ def main() -> str:
         "labels": labels,
         "folds": folds,
         **numbers,
+        **overlay.facts(corrections),
         "sha256": datasets.content_hash(paths.AUDIO, clips["path"]),
     }
     hours = round(clips["seconds"].sum() / 3600, 3)

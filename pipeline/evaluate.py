@@ -1,12 +1,14 @@
 """Stage ``evaluate``: the trained network on the test fold, which nothing before has seen."""
 
 import json
+from math import sqrt
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from pipeline import fit, params, paths, plots, runs, split, stage, tracking
+from pipeline import calibration, fit, params, paths, plots, runs, split, stage, tracking
 from pipeline.backend import keras
 from pipeline.features import FeatureSpec
 from pipeline.featurize import read as read_features
@@ -30,17 +32,34 @@ def main() -> str:
     network = keras.saving.load_model(paths.MODEL)
     spec = FeatureSpec.load(paths.MODEL_SPEC)
 
-    probabilities = network.predict(
-        fit.network_input(featurized.array[folds.test], spec), batch_size=64, verbose=0
-    )
-    predictions = by_clip(featurized.index.iloc[folds.test], probabilities, labels)
-    figures = metrics(predictions, labels, settings.evaluate)
+    def predict(rows: np.ndarray) -> np.ndarray:
+        inputs = fit.network_input(featurized.array[rows], spec)
+        return np.asarray(network.predict(inputs, batch_size=64, verbose=0))
+
+    probabilities = predict(folds.test)
+    index = featurized.index.iloc[folds.test]
+    predictions = by_clip(index, probabilities, labels)
+    temperature = record.metrics["temperature"]
+    before = by_clip(index, calibration.soften(probabilities, 1 / temperature), labels)
+    validation = by_clip(featurized.index.iloc[folds.validation], predict(folds.validation), labels)
+    threshold = calibration.threshold(confidence(validation, labels), settings.evaluate.coverage)
     classes = per_class(predictions, labels)
     bins = reliability(predictions, labels)
+    figures = {
+        **metrics(predictions, labels, settings.evaluate),
+        "temperature": temperature,
+        "calibration_error": calibration.calibration_error(bins),
+        "calibration_error_before": calibration.calibration_error(reliability(before, labels)),
+        "log_loss_before": metrics(before, labels, settings.evaluate)["log_loss"],
+        **answered(predictions, labels, threshold),
+    }
+    right = (predictions["label"] == predictions["predicted"]).to_numpy()
+    trade_off = calibration.trade_off(confidence(predictions, labels), right)
 
     predictions.to_csv(paths.PREDICTIONS, index=False, float_format="%.6f")
     classes.to_csv(paths.PER_CLASS, index=False, float_format="%.6f")
     bins.to_csv(paths.RELIABILITY, index=False, float_format="%.6f")
+    trade_off.to_csv(paths.ABSTENTION, index=False, float_format="%.6f")
     paths.METRICS.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     matrix = confusion_matrix(predictions["label"], predictions["predicted"], labels=labels)
     title = f"Test fold {folds.test_fold}: {figures['accuracy']:.1%} of {len(predictions)} clips"
@@ -59,7 +78,8 @@ def main() -> str:
         f"accuracy {figures['accuracy']:.1%} on {len(predictions)} clips of test fold"
         f" {folds.test_fold} ({settings.evaluate.confidence:.0%} interval"
         f" {figures['accuracy_low']:.1%} to {figures['accuracy_high']:.1%}),"
-        f" macro F1 {figures['macro_f1']:.3f}"
+        f" macro F1 {figures['macro_f1']:.3f}, calibration error"
+        f" {figures['calibration_error']:.3f}"
     )
 
 
@@ -127,10 +147,12 @@ def metrics(
 def interval(
     right: np.ndarray, recordings: np.ndarray, settings: EvaluateParams
 ) -> tuple[float, float]:
-    """Bootstrap interval of the accuracy, resampling recordings.
+    """Interval of the accuracy: what resampling recordings gives, or a score interval if wider.
 
-    Clips of one recording are alike, so they are drawn together: drawing them one by one would
-    claim a narrower interval than the data supports (cluster bootstrap; Field and Welsh 2007).
+    Resampling alone claims too much of few clips: from twenty that are all right it draws nothing
+    but right ones, and its interval is a point. Wilson's score interval (1927) does not have this
+    fault. It takes as many clips as would scatter as these do in their recordings, if each were
+    of its own (the effective sample size of surveys; Korn and Graubard 1998).
 
     Parameters
     ----------
@@ -141,17 +163,56 @@ def interval(
     Returns
     -------
     low, high : float
-        Percentiles of the resampled accuracies.
+    """
+    low, high = resampled(right, recordings, settings)
+    score_low, score_high = _score_interval(right, recordings, settings.confidence)
+    return min(low, score_low), max(high, score_high)
+
+
+def resampled(
+    values: np.ndarray, recordings: np.ndarray, settings: EvaluateParams
+) -> tuple[float, float]:
+    """Bootstrap interval of a mean over clips, resampling recordings.
+
+    Clips of one recording are alike, so they are drawn together: drawing them one by one would
+    claim a narrower interval than the data supports (cluster bootstrap; Field and Welsh 2007).
+
+    Parameters
+    ----------
+    values : (clips,)
+    recordings : (clips,)
+    settings : EvaluateParams
+
+    Returns
+    -------
+    low, high : float
+        Percentiles of the resampled means.
     """
     _, codes = np.unique(recordings, return_inverse=True)
     clips = np.bincount(codes).astype(float)
-    hits = np.bincount(codes, weights=right)
+    sums = np.bincount(codes, weights=values)
     rng = np.random.default_rng(settings.seed)
     drawn = rng.integers(len(clips), size=(settings.bootstrap, len(clips)))
-    accuracies = hits[drawn].sum(axis=1) / clips[drawn].sum(axis=1)
+    means = sums[drawn].sum(axis=1) / clips[drawn].sum(axis=1)
     tail = (1 - settings.confidence) / 2
-    low, high = np.quantile(accuracies, [tail, 1 - tail])
+    low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def _score_interval(
+    right: np.ndarray, recordings: np.ndarray, confidence: float
+) -> tuple[float, float]:
+    _, codes = np.unique(recordings, return_inverse=True)
+    clips = np.bincount(codes)
+    accuracy = float(right.mean())
+    scatter = np.bincount(codes, weights=right) - accuracy * clips
+    variance = float((scatter**2).sum()) / right.size**2
+    # where all are right or all wrong, nothing is known of how alike the clips of a recording are
+    size = min(accuracy * (1 - accuracy) / variance, right.size) if variance else clips.size
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    middle = (accuracy + z**2 / (2 * size)) / (1 + z**2 / size)
+    half = z / (1 + z**2 / size) * sqrt(accuracy * (1 - accuracy) / size + (z / (2 * size)) ** 2)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def per_class(predictions: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
@@ -187,12 +248,42 @@ def reliability(predictions: pd.DataFrame, labels: list[str], bins: int = 10) ->
     DataFrame
         A row a bin that holds clips: mean ``confidence``, ``accuracy`` and number of ``clips``.
     """
-    confidence = predictions[[f"p_{label}" for label in labels]].max(axis=1)
+    sure = confidence(predictions, labels)
     right = predictions["label"] == predictions["predicted"]
-    places = (confidence * bins).astype(int).clip(upper=bins - 1)
-    table = pd.DataFrame({"confidence": confidence, "accuracy": right, "clips": 1})
+    places = pd.Series(sure * bins, predictions.index).astype(int).clip(upper=bins - 1)
+    table = pd.DataFrame({"confidence": sure, "accuracy": right, "clips": 1})
     how = {"confidence": "mean", "accuracy": "mean", "clips": "sum"}
     return table.groupby(places).agg(how).reset_index(drop=True)
+
+
+def confidence(predictions: pd.DataFrame, labels: list[str]) -> np.ndarray:
+    """Highest probability of every clip of :func:`by_clip`, shape (clips,)."""
+    return predictions[[f"p_{label}" for label in labels]].to_numpy().max(axis=1)
+
+
+def answered(predictions: pd.DataFrame, labels: list[str], threshold: float) -> dict[str, float]:
+    """Figures of a model that gives no answer below a threshold.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        As :func:`by_clip` makes it.
+    labels : list of str
+    threshold : float
+
+    Returns
+    -------
+    dict
+        ``threshold``; ``coverage``, the share of clips that get an answer; and
+        ``accuracy_answered``, of these, which is 0 where there are none.
+    """
+    kept = confidence(predictions, labels) >= threshold
+    right = (predictions["label"] == predictions["predicted"]).to_numpy()
+    return {
+        "threshold": threshold,
+        "coverage": float(kept.mean()),
+        "accuracy_answered": float(right[kept].mean()) if kept.any() else 0.0,
+    }
 
 
 if __name__ == "__main__":

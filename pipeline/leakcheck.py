@@ -70,7 +70,7 @@ def main(*, training: bool = True) -> str:
     if pairs["leak"].any():
         raise UserError(
             f"{said}. What stands in two folds is known from the training when it is tested: put it"
-            " into one fold."
+            f" into one fold, or drop one of the clips in {paths.OVERLAY}."
         )
     return said
 
@@ -290,7 +290,7 @@ def compare(answers: pd.DataFrame, settings: EvaluateParams) -> pd.DataFrame:
         hits = right[protocol].to_numpy()
         gain = hits - right[first].to_numpy()
         low, high = evaluate.interval(hits, recording, settings)
-        gain_low, gain_high = evaluate.interval(gain, recording, settings)
+        gain_low, gain_high = evaluate.resampled(gain, recording, settings)
         rows.append(
             {
                 "protocol": protocol,

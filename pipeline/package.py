@@ -138,6 +138,8 @@ def card(
         # its first paragraph; the rest is the model card
         "description": (version.description or "").partition("\n\n")[0],
         "labels": dataset["labels"],
+        # without one, as of a version made elsewhere, everything is answered
+        "threshold": figures.get("test_threshold", 0.0),
         "metrics": {
             key.removeprefix("test_"): value
             for key, value in sorted(figures.items())

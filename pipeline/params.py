@@ -243,6 +243,12 @@ class EvaluateParams(Section):
 
     bootstrap: int = Field(ge=100, description="resamples of the test recordings")
     confidence: float = Field(gt=0.5, lt=1, description="of the interval")
+    coverage: float = Field(
+        gt=0,
+        le=1,
+        description="share of the validation clips that get an answer; what is less sure than these"
+        " is none of the labels",
+    )
     seed: int = Field(ge=0, lt=2**32, description="of the resampling")
 
 

@@ -41,6 +41,7 @@ PER_CLASS_PLOT = Path("reports/per_class.png")
 CONFUSION_PLOT = Path("reports/confusion.png")
 RELIABILITY = Path("reports/reliability.csv")
 RELIABILITY_PLOT = Path("reports/reliability.png")
+ABSTENTION = Path("reports/abstention.csv")
 SEARCH_PLOT = Path("reports/search.png")
 LEARNING_CURVES = Path("reports/learning_curves.png")
 REGISTRATION = Path("models/registration.json")
@@ -59,6 +60,13 @@ CROSSVAL_CONFUSION = Path("reports/crossval_confusion.png")
 CROSSVAL_UNITS = Path("crossval/units")
 """Finished trainings of a cross-validation; not a stage output, so DVC never deletes it."""
 
+OVERLAY = Path("labels.csv")
+"""Corrections of labels by hand: see :mod:`pipeline.overlay`."""
+
+DOUBTFUL = Path("reports/doubtful.csv")
+DOUBTFUL_PAGE = Path("reports/doubtful.html")
+"""Of ``python -m pipeline.doubtful``."""
+
 LEAKS = Path("reports/leaks.csv")
 PROTOCOLS = Path("reports/protocols.csv")
 """Of ``python -m pipeline.leakcheck``."""
@@ -71,6 +79,9 @@ OUTPUTS = {value for value in list(vars().values()) if isinstance(value, Path)} 
     CROSSVAL_UNITS,
     BUNDLE,
     REPORT,
+    OVERLAY,
+    DOUBTFUL,
+    DOUBTFUL_PAGE,
     LEAKS,
     PROTOCOLS,
 }

@@ -60,7 +60,7 @@ def main(patterns: Sequence[str], out: Path, bundle: Path) -> str:
     earlier = {row["path"]: row for row in read(out)}
     classifier = Classifier.load(bundle)
     labels = [f"p_{label}" for label in classifier.labels]
-    columns = ["path", "label", "probability", *labels, "seconds", "error", *STATE]
+    columns = ["path", "label", "probability", "known", *labels, "seconds", "error", *STATE]
     rows = [
         row
         for file in files
@@ -182,6 +182,7 @@ def line(file: Path, classifier: Classifier) -> Row:
     return row | {
         "label": classifier.labels[best],
         "probability": f"{prediction.probabilities[best]:.6f}",
+        "known": "yes" if classifier.knows(prediction.probabilities) else "no",
         **{f"p_{label}": f"{probability:.6f}" for label, probability in named},
         "seconds": f"{analysed:.3f}",
     }

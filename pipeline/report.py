@@ -70,8 +70,8 @@ def read_table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(names, str))
 
 
-def render(facts: dict[str, Any]) -> str:
-    """Fill the template; whatever is in a file name or a label stays text."""
+def render(facts: dict[str, Any], template: str = "report.html") -> str:
+    """Fill a template; whatever is in a file name or a label stays text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     templates = Environment(
@@ -83,7 +83,7 @@ def render(facts: dict[str, Any]) -> str:
     )
     templates.filters["readable"] = lambda label: str(label).replace("_", " ")
     templates.filters["percent"] = lambda share: f"{share:.1%}"
-    return templates.get_template("report.html").render(**facts, schemes=schemes())
+    return templates.get_template(template).render(**facts, schemes=schemes())
 
 
 def schemes() -> str:

@@ -39,6 +39,7 @@ REPORTS = (
     paths.PER_CLASS_PLOT,
     paths.RELIABILITY,
     paths.RELIABILITY_PLOT,
+    paths.ABSTENTION,
     paths.SEARCH_PLOT,
 )
 """What the evaluation adds to the run."""

@@ -8,7 +8,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from pipeline import fit, params, paths, runs, split, stage, tracking
+from pipeline import calibration, fit, params, paths, runs, split, stage, tracking
 from pipeline.backend import keras
 from pipeline.featurize import read as read_features
 from pipeline.tune import read as read_best
@@ -38,6 +38,9 @@ def main() -> str:
         tracking.STAGE: "train",
         "dataset.name": card["name"],
         "dataset.sha256": card["sha256"],
+        "labels.relabelled": str(card["relabelled"]),
+        "labels.dropped": str(card["dropped"]),
+        "labels.sha256": card["corrections_sha256"],
         "split.test_fold": str(folds.test_fold),
         "split.validation_fold": str(folds.validation_fold),
         "split.train_folds": ",".join(map(str, folds.train_folds)),
@@ -60,6 +63,11 @@ def main() -> str:
             started, cpu_started = time.monotonic(), time.process_time()
             fitted = fit.fit(data, chosen, "train", tracking.curve())
             seconds = time.monotonic() - started
+            inputs, targets = data.validation
+            temperature = calibration.fit_temperature(
+                fitted.model.predict(inputs, batch_size=64, verbose=0), targets.argmax(axis=1)
+            )
+            calibration.build_in(fitted.model, temperature)
             metrics = {
                 "best_epoch": float(fitted.best["epoch"]),
                 "best_val_accuracy": float(fitted.best["val_accuracy"]),
@@ -67,6 +75,7 @@ def main() -> str:
                 "parameters": float(fitted.model.count_params()),
                 "train_seconds": seconds,
                 "train_cpu_seconds": time.process_time() - cpu_started,
+                "temperature": temperature,
             }
             for folder in (paths.MODEL.parent, paths.HISTORY.parent):
                 folder.mkdir(parents=True, exist_ok=True)

@@ -85,6 +85,7 @@ def bundle(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "aliases": ["champion"],
             "description": "cnn on test sounds: accuracy 91.0% (80.0% to 97.0%).",
             "labels": LABELS,
+            "threshold": 0.5,
             "metrics": {
                 "accuracy": 0.91,
                 "accuracy_low": 0.8,

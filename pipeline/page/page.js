@@ -177,7 +177,7 @@ async function ask(name, get) {
     if (signal.aborted) return;
     Object.assign(page, { answer, file: name });
     show(answer, sound, name);
-    say(`${name}: ${plain(answer.label)}, ${share(answer.probability)}. Answered in ${took.toFixed(2)} s.`);
+    say(`${name}: ${verdict(answer)}, ${share(answer.probability)}. Answered in ${took.toFixed(2)} s.`);
     if (String(answer.model.version) !== String(page.model?.version)) loadModel(); // a newer one was deployed
   } catch (error) {
     if (signal.aborted) return;
@@ -196,7 +196,7 @@ async function ask(name, get) {
 function show(answer, sound, name) {
   const { windows, picture } = answer;
   tint($("answer"), answer.label);
-  $("answer-label").textContent = sentence(plain(answer.label));
+  $("answer-label").textContent = sentence(verdict(answer));
   $("answer-probability").textContent = share(answer.probability);
   $("basis").textContent = basis(answer);
   $("clip").textContent = name;
@@ -214,6 +214,9 @@ function show(answer, sound, name) {
     $("result").scrollIntoView({ behavior: still ? "auto" : "smooth" });
   }
 }
+
+/** The label, with a doubt where the model is less sure than of nearly all it should know. */
+const verdict = ({ known, label }) => (known ? plain(label) : `none of these, or ${plain(label)}`);
 
 /** In words, what the answer rests on. */
 function basis({ windows, seconds, duration, model }) {

@@ -56,6 +56,28 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     assert 0.89 <= hits / 200 <= 0.99
 
 
+@pytest.mark.parametrize("truth", [0.9, 0.95])
+def test_the_interval_of_twenty_clips_is_as_wide_as_so_few_ask_for(truth: float) -> None:
+    rng = np.random.default_rng(0)
+    hits = bare = 0
+    for _ in range(400):
+        right = rng.random(20) < truth
+        low, high = evaluate.interval(right, np.arange(20), SETTINGS)
+        hits += low <= truth <= high
+        low, high = evaluate.resampled(right, np.arange(20), SETTINGS)
+        bare += low <= truth <= high
+    assert hits / 400 >= 0.94
+    assert bare / 400 < 0.9, "resampling alone would do, and the score interval could go"
+
+
+def test_twenty_clips_that_are_all_right_do_not_make_a_certainty() -> None:
+    low, high = evaluate.interval(np.ones(20, bool), np.arange(20), SETTINGS)
+    assert 0.8 < low < 0.87
+    assert high == 1
+    # of five recordings, less is known
+    assert evaluate.interval(np.ones(20, bool), np.arange(20) // 4, SETTINGS)[0] < 0.6
+
+
 def test_clips_of_one_recording_widen_the_interval() -> None:
     right = np.repeat(np.arange(20) % 4 > 0, 5)
     low, high = evaluate.interval(right, np.arange(100), SETTINGS)
@@ -82,3 +104,12 @@ def test_reliability_compares_how_sure_with_how_often_right() -> None:
     assert bins["clips"].tolist() == [2, 2]
     assert bins["accuracy"].tolist() == [0.5, 1.0]
     assert bins["confidence"].tolist() == pytest.approx([0.65, 0.975])
+
+
+def test_what_is_not_sure_enough_gets_no_answer() -> None:
+    clips = predictions([True, True, False])
+    figures = evaluate.answered(clips, LABELS, 0.75)
+    assert figures == {"threshold": 0.75, "coverage": pytest.approx(2 / 3), "accuracy_answered": 1}
+    assert evaluate.answered(clips, LABELS, 0.0)["accuracy_answered"] == pytest.approx(2 / 3)
+    nothing = evaluate.answered(clips, LABELS, 0.99)
+    assert (nothing["coverage"], nothing["accuracy_answered"]) == (0, 0)

@@ -19,6 +19,7 @@ COPIED = (
     ".gitignore",
     "crossval/dvc.yaml",
     "dvc.yaml",
+    "labels.csv",
     "pipeline",
     "sounds",
 )

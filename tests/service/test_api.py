@@ -93,11 +93,26 @@ def test_a_clip_gets_its_label_and_all_probabilities(client: Client, label: str)
     values = list(content["probabilities"].values())
     assert values == sorted(values, reverse=True)
     assert content["probability"] == values[0] == content["probabilities"][label]
+    assert content["known"]
     assert sum(values) == pytest.approx(1, abs=1e-5)
     assert (content["seconds"], content["duration"]) == (4.0, 5.0)
     assert content["model"] == {"name": "sound-classifier", "version": "7"}
     assert content["windows"] is None
     assert content["picture"] is None
+
+
+def test_a_sound_between_the_labels_is_known_to_be_none_of_them(
+    bundle: Path, client: Client
+) -> None:
+    threshold = Classifier.load(bundle).threshold
+    assert client.get("/model").json()["threshold"] == threshold
+    known = set()
+    for part in np.linspace(0, 1, 9):  # from a tone to a hiss, in steps
+        wave = part * sound("hiss", 3) + (1 - part) * sound("tone", 3)
+        content = client.classify(wav(wave.astype(np.float32))).json()
+        assert content["known"] == (content["probability"] >= threshold)
+        known.add(content["known"])
+    assert known == {True, False}
 
 
 def test_a_long_recording_gets_a_timeline(client: Client) -> None:
@@ -154,7 +169,8 @@ def test_in_a_batch_each_file_has_its_own_result_or_error(client: Client) -> Non
     assert "empty" in results[2]["error"]
     assert "silent" in results[3]["error"]
     assert set(results[0]) == {
-        "file", "label", "probability", "probabilities", "seconds", "duration", "model", "windows",
+        "file", "label", "probability", "known", "probabilities", "seconds", "duration", "model",
+        "windows",
     }  # fmt: skip
 
 

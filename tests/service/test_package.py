@@ -49,7 +49,7 @@ def test_a_bundle_is_not_made_when_the_export_differs(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     infer = Classifier.infer
-    described = {"labels": LABELS, "name": "x", "version": "1"}
+    described = {"labels": LABELS, "threshold": 0.0, "name": "x", "version": "1"}
     for wrong in (
         lambda self, clips: infer(self, clips) + 2e-5,
         lambda self, clips: infer(self, clips)[:, ::-1],
@@ -67,7 +67,7 @@ def test_a_new_bundle_takes_the_place_of_the_old_one_whole(
     folder = tmp_path / "bundle"
     shutil.copytree(bundle, folder)
     (folder / "stray").write_text("of before")
-    described = {"labels": LABELS, "name": "x", "version": "8"}
+    described = {"labels": LABELS, "threshold": 0.0, "name": "x", "version": "8"}
     checked = package.write(folder, trained.network, trained.spec, described)
     assert "noise, for the test clips are not on this machine" in checked
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -81,7 +81,7 @@ def test_a_label_may_be_anything_and_its_example_has_a_safe_name(
     trained: Trained, tmp_path: Path
 ) -> None:
     labels = ["../../etc/x", "dog bark", "ok"]
-    described = {"labels": labels, "name": "x", "version": "1"}
+    described = {"labels": labels, "threshold": 0.0, "name": "x", "version": "1"}
     waves = {label: sound("tone", 1) for label in labels}
     package.write(tmp_path / "b", trained.network, trained.spec, described, examples=waves)
     named = json.loads((tmp_path / "b" / "card.json").read_text())["examples"]

@@ -393,6 +393,16 @@ def test_a_service_that_is_not_ready_yet_is_asked_again(visit: Visit) -> None:
     expect(page.get_by_role("alert")).to_be_empty()
 
 
+def test_a_sound_unlike_all_labels_is_said_to_be_none_of_them(visit: Visit) -> None:
+    page = visit()
+    page.route("**/classify?*", lambda route: changed(route, ["known"], False))
+    upload(page, clip((440, 1)))
+    label = spoken(answered(page)["label"]).lower()
+    heading = page.get_by_role("heading", level=2, name="None of these")
+    expect(heading).to_contain_text(f"None of these, or {label}")
+    expect(page.get_by_role("status")).to_contain_text("none of these")
+
+
 def test_a_newer_model_behind_the_same_page_is_noticed(visit: Visit) -> None:
     page = visit()
     version = model(page)["version"]

@@ -48,7 +48,7 @@ def test_a_row_a_clip_sorted_by_path_and_a_bad_one_with_its_error(
     assert line == f"2 clips -> {out}, 1 files with an error"
     assert [row["path"] for row in rows] == [str(clips / name) for name in names]
     assert list(rows[0]) == [
-        *("path", "label", "probability"),
+        *("path", "label", "probability", "known"),
         *(f"p_{label}" for label in classifier.labels),
         *("seconds", "error", "bytes", "modified", "model"),
     ]
@@ -57,6 +57,8 @@ def test_a_row_a_clip_sorted_by_path_and_a_bad_one_with_its_error(
         assert max(probabilities, key=lambda label: probabilities[label]) == row["label"]
         assert max(probabilities.values()) == float(row["probability"])
         assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
+        sure = float(row["probability"]) >= classifier.threshold
+        assert row["known"] == ("yes" if sure else "no")
         assert float(row["seconds"]) == pytest.approx(0.3, abs=0.01)
         assert not row["error"]
     assert rows[1]["error"].endswith(".")

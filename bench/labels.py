@@ -1,0 +1,103 @@
+"""How many wrong labels are found: some are made wrong on purpose, and then looked for.
+
+    python -m bench.labels [--seeds 1 2 3] [--share 0.05]
+
+On the dataset that is in ``data/`` and ``features/``, with the network of ``train``: every clip is
+judged by a network that was not trained on it, but on other wrong labels. Training is kept in
+``crossval/units``, so a stopped start goes on.
+"""
+
+import argparse
+import json
+
+import numpy as np
+import pandas as pd
+
+from pipeline import crossval, doubtful, params, paths, stage
+from pipeline.crossval import Unit
+from pipeline.featurize import read as read_features
+
+
+def main(seeds: list[int], share: float) -> str:
+    """Measure and print a row a seed.
+
+    Parameters
+    ----------
+    seeds : list of int
+        Each flips other labels.
+    share : float
+        Of the clips that get a wrong label.
+
+    Returns
+    -------
+    str
+        The closing line.
+    """
+    settings = params.load()
+    card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
+    index = read_features().index
+    rows = []
+    for seed in seeds:
+        flipped = flip(index, card["labels"], share, seed)
+        key = crossval.unit_key(settings.train, settings.crossval.validate_)
+        folder = paths.CROSSVAL_UNITS / f"{key}-flipped-{share:g}-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        units = [Unit(fold, seed) for fold in card["folds"]]
+        missing = [unit for unit in units if not crossval.unit_file(folder, unit).exists()]
+        crossval.run_units(
+            missing, settings.train, card["labels"], folder, settings.crossval, index=flipped
+        )
+        results = [
+            json.loads(crossval.unit_file(folder, unit).read_text("utf-8")) for unit in units
+        ]
+        predictions = pd.concat([pd.DataFrame(result["predictions"]) for result in results])
+        rows.append({"seed": seed, **found(predictions, index, card["labels"])})
+    table = pd.DataFrame(rows)
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    mean = table.mean()
+    return (
+        f"{card['name']}, {share:.0%} of the labels flipped: {mean['recall']:.0%} of them found,"
+        f" {mean['precision']:.0%} of what was found was flipped, over {len(seeds)} seeds"
+    )
+
+
+def flip(index: pd.DataFrame, labels: list[str], share: float, seed: int) -> pd.DataFrame:
+    """Give a share of the clips another label, any with the same chance."""
+    rng = np.random.default_rng(seed)
+    clips = index.drop_duplicates("path").set_index("path")["label"]
+    wrong = clips.iloc[rng.permutation(len(clips))[: round(share * len(clips))]]
+    others = {
+        path: rng.choice([other for other in labels if other != label])
+        for path, label in wrong.items()
+    }
+    return index.assign(label=index["path"].map(others).fillna(index["label"]))
+
+
+def found(predictions: pd.DataFrame, index: pd.DataFrame, labels: list[str]) -> dict[str, float]:
+    """Compare what is doubtful with what was flipped.
+
+    Returns
+    -------
+    dict
+        Number ``flipped`` and ``doubtful``, ``recall`` and ``precision``, and ``top``, the share
+        of flipped clips among the most doubtful ones, as many as were flipped.
+    """
+    listed = doubtful.find(predictions, labels)
+    true = index.drop_duplicates("path").set_index("path")["label"]
+    flipped = set(predictions.loc[predictions["label"] != predictions["path"].map(true), "path"])
+    hits = listed["path"].isin(flipped)
+    return {
+        "flipped": len(flipped),
+        "doubtful": len(listed),
+        "recall": hits.sum() / len(flipped),
+        "precision": hits.mean() if len(listed) else 0.0,
+        "top": hits.iloc[: len(flipped)].sum() / len(flipped),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m bench.labels", description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--share", type=float, default=0.05)
+    options = parser.parse_args()
+    stage.run("labels", lambda: main(options.seeds, options.share))

@@ -1,0 +1,132 @@
+"""Clips whose label is doubtful: a table, and a page to listen to them.
+
+    dvc repro crossval/dvc.yaml
+    python -m pipeline.doubtful
+
+Every clip is judged by the networks of the cross-validation that were not trained on it; confident
+learning (Northcutt, Jiang and Chuang, JAIR 2021, by cleanlab) says which labels they contradict.
+It is for a person to listen and to decide: what is wrong goes into ``labels.csv``, see
+:mod:`pipeline.overlay`.
+"""
+
+import argparse
+import json
+
+import pandas as pd
+
+from pipeline import audio, overlay, paths, plots, report, stage
+from pipeline.errors import UserError
+
+MOST_PLAYED = 100
+"""Clips on the page: each is some hundred kilobytes."""
+
+
+def main() -> str:
+    """Write the table and the page.
+
+    Returns
+    -------
+    str
+        The closing line.
+
+    Raises
+    ------
+    UserError
+        When there is no cross-validation of the clips as they are now.
+    """
+    if not paths.CROSSVAL_PREDICTIONS.exists():
+        raise UserError(
+            f"{paths.CROSSVAL_PREDICTIONS} is missing: run `dvc repro crossval/dvc.yaml` first."
+        )
+    card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
+    clips = report.read_table(paths.CLIPS)
+    predictions = report.read_table(paths.CROSSVAL_PREDICTIONS)
+    now = set(zip(clips["path"], clips["label"], strict=True))
+    if now != set(zip(predictions["path"], predictions["label"], strict=True)):
+        raise UserError(
+            f"{paths.CROSSVAL_PREDICTIONS} is not of the clips as they are now: run"
+            " `dvc repro crossval/dvc.yaml` again."
+        )
+    found = find(predictions, card["labels"])
+    found.to_csv(paths.DOUBTFUL, index=False, float_format="%.6f")
+    played = players(found, card["name"], card["labels"])
+    page = report.render({"card": card, "clips": played, "doubtful": len(found)}, "doubtful.html")
+    paths.DOUBTFUL_PAGE.write_text(page, encoding="utf-8")
+    return (
+        f"{len(found)} of {len(clips)} labels are doubtful -> {paths.DOUBTFUL}; listen to them on"
+        f" {paths.DOUBTFUL_PAGE} and correct them in {paths.OVERLAY}"
+    )
+
+
+def find(predictions: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
+    """Find the labels that out-of-fold probabilities contradict.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        A row a clip, or several of several seeds: ``path``, ``label``, ``fold``, ``recording``
+        and a column ``p_<label>`` for each label. No network was trained on what it answers for.
+    labels : list of str
+
+    Returns
+    -------
+    DataFrame
+        The doubtful clips, the worst first: ``path``, ``label``, ``suggested`` (the most probable
+        label), ``probability`` (of it), ``probability_of_label``, ``fold``, ``recording``.
+    """
+    from cleanlab.filter import find_label_issues
+
+    columns = [f"p_{label}" for label in labels]
+    facts = ["path", "label", "fold", "recording"]
+    clips = predictions.groupby(facts)[columns].mean().reset_index()
+    probabilities = clips[columns].to_numpy()
+    codes = clips["label"].map({label: i for i, label in enumerate(labels)}).to_numpy()
+    order = find_label_issues(
+        codes,
+        probabilities,
+        # as many as confident learning counts, but those whose label is the least probable
+        filter_by="low_self_confidence",
+        return_indices_ranked_by="self_confidence",
+        n_jobs=1,
+    )
+    table = clips[facts].assign(
+        suggested=[labels[code] for code in probabilities.argmax(axis=1)],
+        probability=probabilities.max(axis=1),
+        probability_of_label=probabilities[range(len(codes)), codes],
+    )
+    wanted = ["path", "label", "suggested", "probability", "probability_of_label"]
+    return table.iloc[order][[*wanted, "fold", "recording"]].reset_index(drop=True)
+
+
+def players(found: pd.DataFrame, dataset: str, labels: list[str]) -> list[dict[str, object]]:
+    """Prepare the worst clips for the page, with sound, waveform and the lines to correct them."""
+    made: list[dict[str, object]] = []
+    for row in found.head(MOST_PLAYED).to_dict("records"):
+        waveform = audio.load(
+            paths.AUDIO / str(row["path"]), report.PLAYED_RATE, max_seconds=report.PLAYED_SECONDS
+        )
+        made.append(
+            {
+                "path": row["path"],
+                "sound": report.player(waveform),
+                "waveform": report.outline(waveform),
+                "label": row["label"],
+                "suggested": row["suggested"],
+                "probability": row["probability"],
+                "probability_of_label": row["probability_of_label"],
+                "colours": {
+                    key: labels.index(str(row[key])) % len(plots.CLASSES)
+                    for key in ("label", "suggested")
+                },
+                "line": overlay.line(dataset, str(row["path"]), str(row["suggested"])),
+            }
+        )
+    return made
+
+
+if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m pipeline.doubtful",
+        description="List the clips whose labels the cross-validation contradicts.",
+    ).parse_args()
+    stage.run("doubtful", main)

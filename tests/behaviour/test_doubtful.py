@@ -1,0 +1,104 @@
+"""Wrong labels are found: some are made wrong on purpose, and looked for."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.labels import flip, found
+from pipeline import audio, doubtful, params
+from pipeline.datasets import urbansound8k
+from pipeline.download import generate
+from pipeline.features import extract, make_spec, windows
+
+SETTINGS = params.load(Path(__file__).parents[1] / "params.yaml")
+LABELS = ["bark", "horn", "rain"]
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, np.ndarray]:
+    """Half of foley: its clips, and a few numbers about the spectrum of each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("foley"))
+        folder = generate(SETTINGS.dataset.foley.model_copy(update={"folds": 5})).absolute()
+    table = urbansound8k.read(folder, SETTINGS.dataset)
+    spec = make_spec(SETTINGS.features, 4.0)
+    numbers = []
+    for path in table["path"]:
+        bands = extract(windows(audio.load(folder / path, spec.sample_rate), spec)[0], spec)
+        changes = np.abs(np.diff(bands, axis=1)).mean(axis=1)
+        numbers.append(np.concatenate([bands.mean(axis=1), bands.std(axis=1), changes]))
+    return table, np.array(numbers)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_most_of_the_flipped_labels_of_foley_are_found_and_few_others(
+    described: tuple[pd.DataFrame, np.ndarray], seed: int
+) -> None:
+    from sklearn.ensemble import ExtraTreesClassifier
+    from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+
+    table, numbers = described
+    labels = sorted(table["label"].unique())
+    flipped = flip(table, labels, 0.05, seed)
+    # a quick classifier in the place of the networks; it learns from the wrong labels as they do
+    probabilities = cross_val_predict(
+        ExtraTreesClassifier(300, random_state=seed, n_jobs=1),
+        numbers,
+        flipped["label"],
+        groups=flipped["fold"],
+        cv=LeaveOneGroupOut(),
+        method="predict_proba",
+    )
+    columns = [f"p_{label}" for label in labels]
+    predictions = flipped.join(pd.DataFrame(probabilities, columns=columns, index=flipped.index))
+    figures = found(predictions, table, labels)
+    assert figures["flipped"] == round(0.05 * len(table))
+    assert figures["recall"] >= 0.8
+    assert figures["precision"] >= 0.5
+
+
+def judged(labels: list[str], suggested: list[str], sure: float = 0.9) -> pd.DataFrame:
+    """Clips with labels, and what networks say of them."""
+    rows = [
+        {
+            "path": f"{number:03}.wav",
+            "label": label,
+            "fold": 1 + number % 3,
+            "recording": f"{number:03}",
+            **{f"p_{name}": sure if name == said else (1 - sure) / 2 for name in LABELS},
+        }
+        for number, (label, said) in enumerate(zip(labels, suggested, strict=True))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_a_contradicted_label_is_listed_with_what_it_might_be() -> None:
+    right = LABELS * 20
+    predictions = judged(["rain", *right], ["horn", *right])
+    (row,) = doubtful.find(predictions, LABELS).to_dict("records")
+    assert (row["path"], row["label"], row["suggested"]) == ("000.wav", "rain", "horn")
+    assert row["probability"] == pytest.approx(0.9)
+    assert row["probability_of_label"] == pytest.approx(0.05)
+
+
+def test_several_seeds_are_averaged_into_one_opinion() -> None:
+    right = LABELS * 20
+    wrong = judged(["rain", *right], ["horn", *right], sure=0.98)
+    other = judged(["rain", *right], ["bark", *right], sure=0.8)
+    (row,) = doubtful.find(pd.concat([wrong, other]), LABELS).to_dict("records")
+    assert row["suggested"] == "horn"
+    assert row["probability"] == pytest.approx((0.98 + 0.1) / 2)
+
+
+def test_labels_that_nothing_contradicts_are_not_listed() -> None:
+    assert doubtful.find(judged(LABELS * 20, LABELS * 20), LABELS).empty
+
+
+def test_flipping_changes_the_share_that_was_asked_for_and_each_to_another_label() -> None:
+    index = judged(LABELS * 40, LABELS * 40)
+    flipped = flip(index, LABELS, 0.05, seed=3)
+    assert (flipped["label"] != index["label"]).sum() == 6
+    assert set(flipped["label"]) <= set(LABELS)
+    assert flip(index, LABELS, 0.05, seed=3).equals(flipped)

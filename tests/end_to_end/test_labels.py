@@ -1,0 +1,46 @@
+"""From doubtful labels to corrected ones, as a person would go."""
+
+import json
+
+import pandas as pd
+
+from .conftest import Repository
+
+
+def test_doubtful_labels_are_shown_and_corrected_and_the_record_says_so(used: Repository) -> None:
+    missing = used.run("python -m pipeline.doubtful")
+    assert missing.returncode == 1
+    assert "run `dvc repro crossval/dvc.yaml` first" in missing.stdout
+    assert "Traceback" not in missing.stdout
+
+    used.ok("dvc repro crossval/dvc.yaml")
+    said = used.ok("python -m pipeline.doubtful")
+    table = pd.read_csv(used.folder / "reports/doubtful.csv")
+    assert len(table), "the tiny network is expected to be bad"
+    assert f"{len(table)} of " in said
+    page = (used.folder / "reports/doubtful.html").read_text()
+    assert page.count("<audio ") == len(table)
+    assert "http" not in page.replace("http-equiv", "")
+
+    worst = table.iloc[0]
+    line = f"foley,{worst['path']},{worst['suggested']},"
+    assert line in page
+    dropped = table["path"].iloc[-1]
+    with (used.folder / "labels.csv").open("a") as file:
+        file.write(f"{line}heard it\nfoley,{dropped},,noise\nesc10,x.ogg,rain,of another dataset\n")
+    assert "python -m pipeline.download" in used.ok("dvc repro --single-item download")
+    clips = pd.read_csv(used.folder / "data/clips.csv").set_index("path")
+    assert clips.loc[worst["path"], "label"] == worst["suggested"]
+    assert dropped not in clips.index
+    assert not (used.folder / "data/audio" / dropped).exists()
+    card = json.loads((used.folder / "data/dataset.json").read_text())
+    assert (card["relabelled"], card["dropped"]) == (1, 1)
+
+    stale = used.run("python -m pipeline.doubtful")
+    assert stale.returncode == 1
+    assert "is not of the clips as they are now" in stale.stdout
+
+    used.ok("dvc repro")
+    tags = json.loads((used.folder / "models/run.json").read_text())["tags"]
+    assert (tags["labels.relabelled"], tags["labels.dropped"]) == ("1", "1")
+    assert tags["labels.sha256"] == card["corrections_sha256"]
