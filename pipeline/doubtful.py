@@ -95,7 +95,8 @@ def find(predictions: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
         probability_of_label=probabilities[range(len(codes)), codes],
     )
     wanted = ["path", "label", "suggested", "probability", "probability_of_label"]
-    return table.iloc[order][[*wanted, "fold", "recording"]].reset_index(drop=True)
+    worst: pd.DataFrame = table.iloc[order]
+    return worst[[*wanted, "fold", "recording"]].reset_index(drop=True)
 
 
 def players(found: pd.DataFrame, dataset: str, labels: list[str]) -> list[dict[str, object]]:

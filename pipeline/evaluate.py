@@ -258,7 +258,8 @@ def reliability(predictions: pd.DataFrame, labels: list[str], bins: int = 10) ->
 
 def confidence(predictions: pd.DataFrame, labels: list[str]) -> np.ndarray:
     """Highest probability of every clip of :func:`by_clip`, shape (clips,)."""
-    return predictions[[f"p_{label}" for label in labels]].to_numpy().max(axis=1)
+    highest: np.ndarray = predictions[[f"p_{label}" for label in labels]].to_numpy().max(axis=1)
+    return highest
 
 
 def answered(predictions: pd.DataFrame, labels: list[str], threshold: float) -> dict[str, float]:

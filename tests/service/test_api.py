@@ -105,7 +105,7 @@ def test_a_sound_between_the_labels_is_known_to_be_none_of_them(
     bundle: Path, client: Client
 ) -> None:
     threshold = Classifier.load(bundle).threshold
-    assert client.get("/model").json()["threshold"] == threshold
+    assert client.ask("GET", "/model").json()["threshold"] == threshold
     known = set()
     for part in np.linspace(0, 1, 9):  # from a tone to a hiss, in steps
         wave = part * sound("hiss", 3) + (1 - part) * sound("tone", 3)
