@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Parameters, metrics and plots of this commit against those of BASE: build/compare.md. The pipeline
-# is run at BASE as well, in a worktree with the same cache, for only outputs can be compared.
+# Parameters, metrics and plots of this commit against those of BASE: build/compare.md, build/plots/.
+# The pipeline is run at BASE as well, in a worktree with the same cache, for only outputs can be compared.
 set -euo pipefail
 base=${1:?"a commit to compare with, e.g. origin/main"}
 tree=$PWD/build/base
@@ -30,8 +30,7 @@ before=$(git -C "$tree" rev-parse HEAD)
     echo
     dvc params diff --md "$before"
     echo
-    echo "Plots: \`dvc plots diff $(git rev-parse --short "$base")\` draws them; the points that differ:"
-    echo
-    dvc plots diff --json "$before" | python -m deploy.plots
+    echo "Plots of both: \`plots\` among the artifacts of this run."
 } > build/compare.md
+dvc plots diff --out build/plots "$before" > /dev/null
 cat build/compare.md

@@ -94,7 +94,7 @@ def deployed(archive: Path, port: int) -> Iterator[str]:
         upstream = _free_port()
         container = engine.start(described["Image"]["Name"], upstream)
         stack.callback(engine.run, "rm", "--force", container)
-        stack.callback(engine.run, "stop", "--time", "30", container)
+        stack.callback(engine.run, "stop", "--time", "10", container)
         written = NGINX.format(folder=folder, source=source, port=port, upstream=upstream)
         (folder / "nginx.conf").write_text(written, encoding="utf-8")
         server = subprocess.Popen(  # noqa: S603
