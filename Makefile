@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 
 .DEFAULT_GOAL := help
-.PHONY: help run report notebooks docs ui test lint format lock bench bench-serve bench-soak bench-quality bento clean package serve
+.PHONY: help run report notebooks docs ui test lint format lock bench bench-registry bench-serve bench-soak bench-quality bento clean package serve
 .PHONY: image test-image eb-bundle deploy-local lint-deploy push scan smoke compare team-pull team-push \
 	aws-wait aws-rollback aws-up aws-down
 
@@ -60,6 +60,9 @@ COMPILE = uv pip compile pyproject.toml --universal --fork-strategy fewest --gen
 
 bench-quality: $(BIN)/.installed ## ESC-10, every fold, three seeds, part by part: hours, resumable
 	python -m bench.quality
+
+bench-registry: $(BIN)/.installed ## measure tracking, register and lineage after a run
+	python -m bench.registry
 
 bench-serve: package ## measure the service against the ancestor's way
 	python -m bench.serve

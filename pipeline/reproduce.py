@@ -35,7 +35,8 @@ TOLERANCE = 0.05
 """Difference of a test figure, and mean difference of a probability, that other machines may have.
 
 Adding in another order, as another processor does, changes the last bit of a sum; the epochs of a
-training make more of it.
+training make more of it. Trained with other kernels (without oneDNN's), the default model's
+accuracy moved by 0.034, its log loss by 0.045, its probabilities by 0.015 in the mean.
 """
 
 FIGURES = ("accuracy", "macro_f1", "log_loss")

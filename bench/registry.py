@@ -1,0 +1,84 @@
+"""What being on record costs: tracking against none, and the time of register and lineage.
+
+    python -m bench.registry
+
+Needs a repository in which the pipeline has run. Both sides of the ratio are measured in turns
+in one process; the trainings with tracking write into a temporary store.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline import fit, params, paths, runs, split, stage, tracking
+from pipeline.featurize import read as read_features
+from pipeline.tune import read as read_best
+
+ROUNDS = 3
+
+
+def main() -> str:
+    """Measure and print a table.
+
+    Returns
+    -------
+    str
+        The closing line.
+    """
+    commands = {
+        name: min(seconds(lambda name=name: run(name)) for _ in range(ROUNDS))  # type: ignore[misc]
+        for name in ("register", "lineage")
+    }
+    settings = params.load()
+    card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
+    record = runs.read()
+    featurized = read_features()
+    folds = split.by_fold(featurized.index, settings.split.test_fold)
+    data = fit.prepare(featurized.array, featurized.index, featurized.spec, folds, card["labels"])
+    chosen = params.with_values(settings.train, read_best().params)
+
+    with tempfile.TemporaryDirectory() as store:
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{store}/mlflow.db"
+        client = tracking.connect()
+        experiment_id = client.create_experiment("bench", artifact_location=f"{store}/artifacts")
+
+        def without() -> None:
+            fit.fit(data, chosen, "without")
+
+        def tracked() -> None:
+            with tracking.run(experiment_id, "bench", record.tags) as run_id:
+                fitted = fit.fit(data, chosen, "with", tracking.curve())
+                runs.tell(client, run_id, record, fitted.model)
+
+        without()  # compiles, fills caches
+        pairs = [(seconds(without), seconds(tracked)) for _ in range(ROUNDS)]
+    bare, full = (statistics.median(side) for side in zip(*pairs, strict=True))
+    print(f"{'register, nothing to do':40} {commands['register']:6.1f} s")
+    print(f"{'lineage of the champion':40} {commands['lineage']:6.1f} s")
+    print(f"{f'training, {chosen.epochs} epochs, no tracking':40} {bare:6.1f} s")
+    print(f"{'training, with its run on record':40} {full:6.1f} s")
+    ratios = ", ".join(f"{tracked / bare:.3f}" for bare, tracked in pairs)
+    return f"tracking takes {full / bare:.3f} times as long as none (rounds: {ratios})"
+
+
+def run(name: str) -> None:
+    """Run a command of the pipeline as a user does."""
+    command = [sys.executable, "-m", f"pipeline.{name}"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=Path.cwd())
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Time some work."""
+    started = time.monotonic()
+    work()
+    return time.monotonic() - started
+
+
+if __name__ == "__main__":
+    stage.run("bench", main)
