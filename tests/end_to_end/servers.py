@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 HOST = "127.0.0.1"
 BUCKET = "team"
@@ -38,7 +39,7 @@ def program(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-def wait_for(ready: Callable[[], bool], what: str, process: "subprocess.Popen[bytes]") -> None:
+def wait_for(ready: Callable[[], bool], what: str, process: "subprocess.Popen[Any]") -> None:
     deadline = time.monotonic() + 120
     while not ready():
         assert process.poll() is None, f"{what} has ended"

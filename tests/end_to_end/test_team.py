@@ -1,6 +1,5 @@
 """What a team shares: MLflow on PostgreSQL, artifacts and data on S3, studies in a database."""
 
-import base64
 import json
 import subprocess
 from collections.abc import Iterator
@@ -66,16 +65,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
                 f"{database}/mlflow",
                 f"s3://{servers.BUCKET}/mlflow",
                 folder / "mlflow.log",
-                {
-                    **servers.S3_KEYS,
-                    "MLFLOW_S3_ENDPOINT_URL": s3,
-                    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": base64.urlsafe_b64encode(
-                        bytes(32)
-                    ).decode(),
-                    # the receiver is on this machine
-                    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http",
-                    "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
-                },
+                {**servers.S3_KEYS, "MLFLOW_S3_ENDPOINT_URL": s3},
             )
         )
         yield Team(mlflow, f"{database}/optuna", s3)

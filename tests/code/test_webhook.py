@@ -1,0 +1,90 @@
+import json
+import time
+
+import pytest
+from mlflow.webhooks.delivery import _generate_hmac_signature
+
+from pipeline.webhook import Receiver
+
+SECRET = "known to both"
+NOW = 1_700_000_000.0
+
+
+def message(**changes: object) -> bytes:
+    data = {"name": "sounds", "alias": "champion", "version": "3"} | changes
+    told = {"entity": "model_version_alias", "action": "created", "data": data}
+    return json.dumps(told).encode()
+
+
+def signed(body: bytes, secret: str = SECRET, sent: float = NOW) -> dict[str, str]:
+    """Headers as MLflow itself makes them."""
+    stamp = str(int(sent))
+    return {
+        "x-mlflow-delivery-id": "an-id",
+        "x-mlflow-timestamp": stamp,
+        "x-mlflow-signature": _generate_hmac_signature(secret, "an-id", stamp, body.decode()),
+    }
+
+
+class GitHub:
+    def __init__(self) -> None:
+        self.taken: list[dict[str, str]] = []
+        self.fault: OSError | None = None
+
+    def __call__(self, champion: dict[str, str]) -> None:
+        if self.fault:
+            raise self.fault
+        self.taken.append(champion)
+
+
+@pytest.fixture
+def github() -> GitHub:
+    return GitHub()
+
+
+@pytest.fixture
+def receiver(github: GitHub) -> Receiver:
+    return Receiver(SECRET, "sounds", github, clock=lambda: NOW + 10)
+
+
+def test_a_new_champion_is_passed_on(receiver: Receiver, github: GitHub) -> None:
+    body = message()
+    assert receiver.receive(signed(body), body) == (202, "passed on: sounds version 3")
+    assert github.taken == [{"model": "sounds", "version": "3"}]
+
+
+@pytest.mark.parametrize("change", [{"alias": "challenger"}, {"name": "another model"}])
+def test_other_news_are_taken_and_left(
+    receiver: Receiver, github: GitHub, change: dict[str, str]
+) -> None:
+    body = message(**change)
+    assert receiver.receive(signed(body), body)[0] == 200
+    assert github.taken == []
+
+
+def test_what_is_not_signed_signed_by_another_changed_or_old_is_refused(
+    receiver: Receiver, github: GitHub
+) -> None:
+    body = message()
+    unsigned = signed(body)
+    del unsigned["x-mlflow-signature"]
+    for headers, sent in (
+        ({}, body),
+        (unsigned, body),
+        (signed(body, secret="guessed"), body),
+        (signed(body), message(version="4")),
+        (signed(body, sent=NOW - 3600), body),
+        ({**signed(body), "x-mlflow-timestamp": str(int(time.time()))}, body),
+        ({**signed(body), "x-mlflow-signature": "v1,é"}, body),
+    ):
+        status, said = receiver.receive(headers, sent)
+        assert status == 401, said
+    assert github.taken == []
+
+
+def test_a_failing_github_makes_mlflow_send_it_again(receiver: Receiver, github: GitHub) -> None:
+    body = message()
+    github.fault = ConnectionRefusedError("refused")
+    assert receiver.receive(signed(body), body)[0] == 502
+    github.fault = None
+    assert receiver.receive(signed(body), body)[0] == 202
