@@ -52,11 +52,11 @@ def _begin(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
-    from pipeline import stage
+    from pipeline import backend, stage
 
     stage.quiet()
-
-    import tensorflow as tf
+    with backend.silent():
+        import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
