@@ -87,7 +87,8 @@ def apply(clips: pd.DataFrame, corrections: pd.DataFrame) -> pd.DataFrame:
     label = corrections.set_index("path")["label"]
     dropped = clips["path"].isin(label.index[label.isna()])
     kept = clips[~dropped]
-    return kept.assign(label=kept["path"].map(label).fillna(kept["label"])).reset_index(drop=True)
+    corrected = kept["path"].map(label).astype(kept["label"].dtype)
+    return kept.assign(label=corrected.fillna(kept["label"])).reset_index(drop=True)
 
 
 def line(dataset: str, path: str, label: str) -> str:
