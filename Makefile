@@ -13,7 +13,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(BIN)/.installed ## run the pipeline (dvc repro) and print what came out
-	@dvc repro
+	@dvc repro $(REPRO)
 	@python -m pipeline.summary
 
 ui: PORT ?= 5000
