@@ -255,6 +255,10 @@ def stage(
     finally:
         beanstalk.close()
         server.stop()
+        for label in beanstalk.versions:
+            for name in (f"{NAME}:{label}", f"{registry}/{NAME}:{label}"):
+                if engine.exists(name):
+                    engine.run("image", "rm", "--force", name)
         os.environ.clear()
         os.environ.update(before)
 
