@@ -56,8 +56,8 @@ def test_most_of_the_flipped_labels_of_foley_are_found_among_few_others(
     figures = found(predictions, table, labels)
     assert figures["flipped"] == round(0.05 * len(table))
     assert figures["recall"] >= 0.8
-    # Forests on a few numbers are a poor stand-in for the networks: they doubt many right labels
-    # too. What bench.labels finds with the networks themselves stands in docs/how-to/mend-labels.md.
+    # Forests on a few numbers are a poor stand-in for the networks, they doubt right labels too:
+    # what bench.labels finds with the networks themselves stands in docs/how-to/mend-labels.md.
     assert figures["precision"] > 3 * 0.05
 
 
