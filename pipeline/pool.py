@@ -10,7 +10,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+
+from pipeline.errors import UserError
 
 
 def size(wanted: int | None, most: int) -> int:
@@ -30,6 +33,11 @@ def workers(processes: int) -> Iterator[ProcessPoolExecutor]:
     ------
     ProcessPoolExecutor
         An interruption ends what runs in it at once.
+
+    Raises
+    ------
+    UserError
+        When one of the processes is ended from outside.
     """
     pool = ProcessPoolExecutor(
         processes,
@@ -39,10 +47,15 @@ def workers(processes: int) -> Iterator[ProcessPoolExecutor]:
     )
     try:
         yield pool
-    except BaseException:
+    except BaseException as error:
         pool.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():
             child.kill()
+        if isinstance(error, BrokenProcessPool):
+            raise UserError(
+                "a process that trained was ended from outside, for want of memory perhaps: what is"
+                " finished is kept; start again, with fewer workers if need be."
+            ) from error
         raise
     pool.shutdown()
 

@@ -1,0 +1,39 @@
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from pipeline import pool
+from pipeline.errors import UserError
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def interrupted() -> None:
+    with pool.workers(1) as executor:
+        executor.submit(os.getpid).result()
+        executor.submit(time.sleep, 600)
+        raise KeyboardInterrupt
+
+
+def test_a_process_ended_from_outside_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="ended from outside"), pool.workers(1) as executor:
+        executor.submit(die).result()
+
+
+def test_an_interruption_ends_what_runs() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    for child in multiprocessing.active_children():
+        child.join(10)
+    assert not multiprocessing.active_children()
+
+
+def test_there_are_never_more_processes_than_work() -> None:
+    assert pool.size(None, 1) == 1
+    assert pool.size(8, 3) == 3
+    assert 1 <= pool.size(None, 100) == (os.cpu_count() or 1)
