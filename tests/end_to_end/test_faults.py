@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from .conftest import Repository, checkout
 from .servers import Line, faulty_line, mlflow_server
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.scenario, pytest.mark.filterwarnings("ignore")]
 
 QUICK = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",

@@ -11,6 +11,8 @@ import pytest
 
 from .conftest import ROOT, Repository
 
+pytestmark = pytest.mark.scenario
+
 GUIDES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
 GIT = {
     f"GIT_{who}_{what}": value

@@ -3,7 +3,11 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 from .conftest import ROOT, Repository
+
+pytestmark = pytest.mark.scenario
 
 
 def test_a_runner_takes_from_the_remote_what_another_one_made(
