@@ -91,7 +91,9 @@ def test_lost_artifacts_are_written_again_without_training(used: Repository) -> 
     output = used.ok("dvc repro")
     assert "Running stage 'train'" not in output
     assert "version 1 is there already, alias champion" in output
-    lost = {name for name in before - artifacts(used) if "model_card" not in name}
+    # MLflow leaves a note beside a model that was loaded by its version's name
+    again = ("model_card.md", "registered_model_meta")
+    lost = {name for name in before - artifacts(used) if not name.endswith(again)}
     assert not lost
     used.ok("python -m pipeline.package")
 

@@ -22,6 +22,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sy
 
 from tests.service.conftest import Service
 
+expect.set_options(timeout=30_000)  # a busy machine is slow, not wrong
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
     "--no-sandbox",
@@ -267,7 +268,7 @@ def test_a_recording_is_classified_and_can_be_played(visit: Visit) -> None:
     expect(page.get_by_role("timer")).to_have_text("0:00")
     expect(page.get_by_role("button", name="Stop and classify")).to_be_focused()
     expect(page.get_by_text("Stops by itself after 30 seconds")).to_be_visible()
-    expect(page.get_by_role("timer")).to_have_text("0:01")
+    expect(page.get_by_role("timer")).to_have_text(re.compile(r"0:0[1-9]"))
     page.get_by_role("button", name="Stop and classify").click()
     expect(page.get_by_role("button", name="Record")).to_be_focused()
     answer = answered(page)
@@ -606,7 +607,7 @@ def test_everything_can_be_done_by_keyboard_and_focus_is_seen(visit: Visit) -> N
     tab_to("Record")
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Stop and classify")).to_be_focused()
-    expect(page.get_by_role("timer")).to_have_text("0:01")
+    expect(page.get_by_role("timer")).to_have_text(re.compile(r"0:0[1-9]"))
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_contain_text("Answered in")
     first = spoken(model(page)["labels"][0])
