@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePosixPath
@@ -84,7 +85,7 @@ def main() -> str:
         "homepage": dataset.homepage,
         "source": origin,
         "as_published": as_published,
-        "clip_seconds": dataset.clip_seconds,
+        "clip_seconds": dataset.clip_seconds or usual_seconds(clips["seconds"]),
         "labels": labels,
         "folds": folds,
         **numbers,
@@ -101,6 +102,24 @@ def main() -> str:
         f"{dataset.name}{source}: {len(clips)} clips of {len(labels)} classes in {len(folds)} folds"
         f" ({numbers['recordings']} recordings, {hours:.1f} h), {len(rejected)} rejected"
     )
+
+
+def usual_seconds(seconds: pd.Series) -> float:
+    """Choose a clip length that holds nine clips of ten whole.
+
+    Parameters
+    ----------
+    seconds : Series of float
+        Of every clip.
+
+    Returns
+    -------
+    float
+        In seconds, rounded up to a tenth; from 1, which a network needs, to 10, for a few long
+        recordings should not make all clips long.
+    """
+    most = math.ceil(seconds.quantile(0.9, interpolation="lower") * 10) / 10
+    return float(min(max(most, 1.0), 10.0))
 
 
 def find(dataset: Dataset, settings: DatasetParams) -> tuple[Path, Origin]:

@@ -118,7 +118,9 @@ class FeatureParams(Section):
     )
     sample_rate: int = Field(ge=4000, le=192000, description="Hz that clips are resampled to")
     seconds: float | None = Field(
-        gt=0, le=60, description="length of the window; null: the dataset's nominal clip length"
+        gt=0,
+        le=60,
+        description="length of the window; null: that of the dataset's clips, most of a folder's",
     )
     longer: Literal["cut", "split"] = Field(
         description="clips longer than the window: keep its first part, or make several of it"

@@ -45,8 +45,8 @@ class Dataset:
         As in ``dataset.name``.
     title, homepage, license : str
         For the dataset card.
-    clip_seconds : float
-        Nominal length of a clip, in seconds.
+    clip_seconds : float or None
+        Nominal length of a clip, in seconds; None where its clips tell.
     read : callable
         From the dataset's folder and the parameters to a table with some of `COLUMNS`.
     mark : str or None
@@ -61,7 +61,7 @@ class Dataset:
     title: str
     homepage: str
     license: str
-    clip_seconds: float
+    clip_seconds: float | None
     read: Callable[[Path, DatasetParams], pd.DataFrame]
     mark: str | None = None
     archive: Archive | None = None
@@ -272,7 +272,7 @@ DATASETS: dict[DatasetName, Dataset] = {
             title="Own recordings",
             homepage="",
             license="as agreed with whoever made them",
-            clip_seconds=4.0,
+            clip_seconds=None,
             read=folder.read,
         ),
     )

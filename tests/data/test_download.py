@@ -217,6 +217,26 @@ def test_a_label_that_loses_its_clips_stops_the_stage(setup: Setup) -> None:
         download.main()
 
 
+@pytest.mark.parametrize(
+    ("seconds", "usual"),
+    [([0.2] * 10, 1.0), ([2.0] * 10, 2.0), ([5.04] * 9 + [60.0], 5.1), ([30.0] * 10, 10.0)],
+)
+def test_the_window_of_ones_own_clips_is_as_long_as_most_of_them(
+    seconds: list[float], usual: float
+) -> None:
+    numbers = pd.Series([*seconds, *seconds])
+    assert download.usual_seconds(numbers) == pytest.approx(usual)
+
+
+def test_the_card_of_ones_own_clips_says_how_long_they_are(setup: Setup) -> None:
+    sounds = own(paths.SOUNDS)
+    for file in sounds.rglob("*.wav"):
+        record(file, seconds=2.3)
+    setup()
+    download.main()
+    assert json.loads(paths.DATASET.read_text())["clip_seconds"] == 2.3
+
+
 def test_clips_of_an_earlier_run_do_not_stay(setup: Setup) -> None:
     sounds = own(paths.SOUNDS)
     setup()
