@@ -7,7 +7,9 @@ nobody overwrites, and then the alias is set to what the log says.
 
 import getpass
 import json
+import re
 import secrets
+import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -25,6 +27,9 @@ PREFIX = "champion."
 
 LONGEST_REASON = 2000
 """Characters; a tag of a registered model holds 5,000."""
+
+SETTLING = 3
+"""Seconds that somebody else has between writing the log and setting the alias."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,8 @@ def find(client: MlflowClient, name: str, wanted: str) -> ModelVersion:
         When the registry has none.
     """
     try:
-        if wanted.isdigit():
+        # a number of more digits is none of a database either
+        if re.fullmatch("[0-9]{1,9}", wanted):
             return client.get_model_version(name, wanted)
         return client.get_model_version_by_alias(name, wanted)
     except MlflowException as error:
@@ -130,18 +136,30 @@ def move(
     str or None
         The champion that it replaced: another one than expected where somebody else was faster.
     """
-    # In this order: a move of somebody else is in the log before it is in the alias.
-    found = champion(client, name)
-    moves = read(client, name)
-    current = str(found.version) if found else None
-    if current and current not in {known.version for known in moves}:
+    current, moves = _settled(client, name)
+    top = line(moves)[-1] if moves else None
+    if current and current != top:
         # set in the UI, say; rolling back has to know of it
-        _append(client, name, moves, Move("", current, None, "unknown", "found as the champion"))
-        moves = read(client, name)
+        by_hand = Move("", current, top, "unknown", "found as the champion")
+        moves = [*moves, _append(client, name, moves, by_hand)]
     mine = _append(client, name, moves, Move("", version, current, _user(), reason, rollback))
     _settle(client, name)
     earlier = [known for known in read(client, name) if known.at < mine.at]
-    return line(earlier)[-1] if earlier else current
+    # where nobody has written meanwhile the alias says it better: it may have been taken away
+    return line(earlier)[-1] if len(earlier) > len(moves) else current
+
+
+def _settled(client: MlflowClient, name: str) -> tuple[str | None, list[Move]]:
+    """Read alias and log when they agree; after some seconds somebody has set the alias by hand."""
+    deadline = time.monotonic() + SETTLING
+    while True:
+        # In this order: a move of somebody else is in the log before it is in the alias.
+        found = champion(client, name)
+        current = str(found.version) if found else None
+        moves = read(client, name)
+        if not moves or current == line(moves)[-1] or time.monotonic() > deadline:
+            return current, moves
+        time.sleep(0.2)
 
 
 def _append(client: MlflowClient, name: str, moves: list[Move], new: Move) -> Move:

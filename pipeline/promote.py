@@ -7,6 +7,7 @@ The reason stays on the version, and in the alias's history, which `pipeline.lin
 """
 
 import argparse
+import re
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -35,11 +36,16 @@ def main(wanted: str | None, reason: str) -> str:
     Raises
     ------
     UserError
-        When there is no such version, nothing to go back to, or no reason.
+        When there is no such version, nothing to go back to, or no reason that can be kept.
     """
-    reason = reason.strip()
+    reason = one_line(reason)
     if not reason:
         raise UserError('a reason is needed, which stays on the version: --reason "...".')
+    if len(reason) > history.LONGEST_REASON:
+        raise UserError(
+            f"the reason has {len(reason):,} characters and {history.LONGEST_REASON:,} can be kept:"
+            " say it shorter."
+        )
     name = params.load().register_.name
     client = tracking.connect()
     number = previous(client, name) if wanted is None else find(client, name, wanted)
@@ -61,6 +67,17 @@ def main(wanted: str | None, reason: str) -> str:
     return f"{name} version {number} is champion" + (
         f" in place of version {replaced}" if replaced else ""
     )
+
+
+def one_line(text: str) -> str:
+    r"""Make control characters, ends of lines and bytes that are no text into spaces.
+
+    Examples
+    --------
+    >>> one_line(" deaf to\nsirens ")
+    'deaf to sirens'
+    """
+    return re.sub(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+", " ", text).strip()
 
 
 def find(client: MlflowClient, name: str, wanted: str) -> str:

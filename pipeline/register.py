@@ -167,7 +167,10 @@ def decide(
         When the two cannot be compared and ``register.on_incomparable`` says ``fail``.
     """
     if champion is None:
-        return Decision(promote=True, reason="first version: there was no champion to compare with")
+        first = not history.read(client, settings.name)
+        return Decision(
+            True, f"{'first version: ' if first else ''}there was no champion to compare with"
+        )
     if but and champion.version == but.version:
         log = history.read(client, champion.name)
         told = [move for move in log if move.version == champion.version]

@@ -169,6 +169,8 @@ def reason(error: BaseException) -> str:
         ("Connection refused", "connection refused"),
         ("Name or service not known", "no such host"),
         ("nodename nor servname", "no such host"),
+        ("WRONG_VERSION_NUMBER", "it speaks http and not https"),
+        ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted"),
         ("imed out", "timed out"),
         ("timeout", "timed out"),
         ("password authentication failed", "the user or the password is wrong"),

@@ -66,6 +66,8 @@ def main() -> str:
     experiment_id = tracking.experiment(client, card["name"])
     tracking.close_dead_runs(client, experiment_id)
     parent = study_run(client, experiment_id, study.study_name)
+    if parent:
+        close_ended_runs(client, experiment_id, parent, study)
     tags = {
         tracking.STAGE: "tune",
         STUDY: study.study_name,
@@ -329,6 +331,20 @@ def close_dead_trials(study: optuna.Study) -> None:
         else:
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params)
+
+
+def close_ended_runs(
+    client: MlflowClient, experiment_id: str, parent: str, study: optuna.Study
+) -> None:
+    """Mark as finished the runs of trials that count, though the store was not told any more."""
+    ended = {trial.user_attrs.get(RUN) for trial in finished(study)}
+    nested = client.search_runs(
+        [experiment_id],
+        f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status != 'FINISHED'",
+    )
+    for run in nested:
+        if run.info.run_id in ended:
+            client.set_terminated(run.info.run_id, "FINISHED")
 
 
 def study_run(client: MlflowClient, experiment_id: str, study: str) -> str | None:

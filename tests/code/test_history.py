@@ -77,6 +77,29 @@ def test_an_alias_that_was_set_by_hand_belongs_to_the_history(client: MlflowClie
     assert history.line(history.read(client, NAME)) == ["1", "2", "4", "5"]
 
 
+def test_an_alias_that_was_set_back_by_hand_is_what_the_next_one_replaces(
+    client: MlflowClient,
+) -> None:
+    for number in "123":
+        history.move(client, NAME, number, f"promoting {number}")
+    client.set_registered_model_alias(NAME, CHAMPION, "1")
+    assert "version 4 is champion in place of version 1" in promote.main("4", "better")
+    assert promote.REPLACED not in client.get_model_version(NAME, "3").tags
+    assert "version 1 is champion in place of version 4" in promote.main(None, "not at all")
+
+
+def test_a_champion_that_was_taken_away_is_not_what_the_next_one_replaces(
+    client: MlflowClient,
+) -> None:
+    history.move(client, NAME, "1", "the first")
+    history.move(client, NAME, "2", "better")
+    client.delete_model_version(NAME, "2")
+    assert history.move(client, NAME, "3", "nobody to compare with") is None
+    client.delete_registered_model_alias(NAME, CHAMPION)
+    # the last one that there was
+    assert promote.main(None, "needed after all").endswith("version 3 is champion")
+
+
 def test_rolling_back_goes_down_the_line_and_leaves_the_reason_on_both(
     client: MlflowClient,
 ) -> None:
@@ -104,7 +127,18 @@ def test_promoting_needs_a_version_that_exists_and_a_reason(client: MlflowClient
         promote.main("9", "why not")
     with pytest.raises(UserError, match="a reason is needed"):
         promote.main("1", "  ")
+    with pytest.raises(UserError, match="has no version 99999999999999999999 at"):
+        promote.main("9" * 20, "a number that no database holds")
+    with pytest.raises(UserError, match="has 2,001 characters and 2,000 can be kept"):
+        promote.main("1", "x" * 2001)
     assert champion(client) is None
+
+
+def test_a_reason_is_one_line_of_text_wherever_it_is_read(client: MlflowClient) -> None:
+    promote.main("1", "hört\n\tSirenen\u2028und \x1b[31mHunde \udcff 🐕|<b>")
+    kept = "hört Sirenen und [31mHunde 🐕|<b>"
+    assert client.get_model_version(NAME, "1").tags[promote.PROMOTED] == kept
+    assert history.read(client, NAME)[0].reason == kept
 
 
 def test_promoting_the_champion_changes_nothing(client: MlflowClient) -> None:
@@ -151,9 +185,11 @@ def test_a_move_that_was_killed_before_the_alias_leaves_the_old_champion_and_is_
         history.move(client, NAME, "2", "killed")
     assert os.waitpid(process, 0)[1] == 9
     assert champion(client) == "1"
-    assert history.move(client, NAME, "3", "after it") == "2"
+    assert history.move(client, NAME, "3", "after it") == "1"
     assert champion(client) == "3"
-    assert history.line(history.read(client, NAME)) == ["1", "2", "3"]
+    moves = history.read(client, NAME)
+    assert [move.version for move in moves] == ["1", "2", "1", "3"]
+    assert promote.main(None, "back").endswith("version 1 is champion in place of version 3")
 
 
 def test_a_candidate_overtaken_by_another_one_is_compared_with_that_one(

@@ -141,6 +141,23 @@ def test_what_had_ended_before_a_search_was_killed_counts(
     assert study.trials[3].system_attrs["fixed_params"] == study.trials[2].params
 
 
+def test_the_run_of_a_trial_that_ended_when_the_store_was_gone_is_finished(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    client = tracking.connect()
+    parent = client.create_run("0").info.run_id
+    nested = [client.create_run("0", tags={"mlflow.parentRunId": parent}) for _ in range(2)]
+    study = tune.open_study("gone", SETTINGS.tune)
+    ended, killed = (study.ask() for _ in nested)
+    for trial, run in zip((ended, killed), nested, strict=True):
+        trial.set_user_attr(tune.RUN, run.info.run_id)
+        client.set_terminated(run.info.run_id, "KILLED")
+    tune.tell(study, ended.number, [0.3])
+    tune.close_ended_runs(client, "0", parent, study)
+    assert [client.get_run(run.info.run_id).info.status for run in nested] == ["FINISHED", "KILLED"]
+
+
 def test_what_the_search_found_is_read_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
