@@ -28,7 +28,7 @@ docs: $(BIN)/.installed ## build the documentation in site/, with its links chec
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 ui: $(BIN)/.installed ## open the MLflow UI on http://127.0.0.1:5000 (PORT=5001: there)
-	mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI) --host 127.0.0.1 --port $(PORT)
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI) --host 127.0.0.1 --port $(PORT)
 
 package: $(BIN)/.installed ## make the serving bundle of the champion in bundle/
 	python -m pipeline.package $(if $(VERSION),"$$VERSION")

@@ -41,6 +41,8 @@ class Facts:
     decision: str
     table: str
     links: Mapping[str, str]
+    champion: Mapping[str, float]
+    """Figures of the version that it was compared with, as `figures`; empty where there is none."""
 
 
 def render(facts: Facts) -> str:
@@ -97,6 +99,7 @@ def brief(facts: Facts) -> str:
         _confusions(facts),
         _cost(facts),
     ]
+    parts = [_spaced(part) for part in parts]
     end = "The run's artifact `model_card.md` has all classes, the features and the lineage."
     while len(_join(*parts, end)) > LONGEST and len(parts) > 1:
         parts.pop()
@@ -163,6 +166,14 @@ def _join(*parts: str) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _spaced(part: str) -> str:
+    """Set the columns of tables apart, for MLflow's page leaves no room between them."""
+    lines = part.splitlines()
+    return "\n".join(
+        line.replace(" | ", "&emsp; | ") if line.startswith("| ") else line for line in lines
+    )
+
+
 def _cell(text: object) -> str:
     """Keep a label or a path from ending its cell."""
     return str(text).replace("|", "\\|").replace("\n", " ")
@@ -170,7 +181,24 @@ def _cell(text: object) -> str:
 
 def _decision(facts: Facts) -> str:
     links = ", ".join(f"[{what}]({where})" for what, where in facts.links.items())
-    return _join(f"Decision: {facts.decision}.", facts.table, f"See {links}." if links else "")
+    return _join(
+        f"Decision: {facts.decision}.",
+        facts.table,
+        _both(facts),
+        f"See {links}." if links else "",
+    )
+
+
+def _both(facts: Facts) -> str:
+    if not facts.champion:
+        return ""
+    rows = [
+        f"| {whose} | {figures['accuracy']:.1%} | {figures['accuracy_low']:.1%} to"
+        f" {figures['accuracy_high']:.1%} ({100 * figures['accuracy_confidence']:g}%) |"
+        for whose, figures in (("candidate", facts.figures), ("champion then", facts.champion))
+    ]
+    head = ["| of the | accuracy | interval |", "|---|---|---|"]
+    return "\n".join([*head, *rows])
 
 
 def _purpose(facts: Facts) -> str:
@@ -180,9 +208,17 @@ def _purpose(facts: Facts) -> str:
         f"Naming the kind of sound in a recording, of the labels below, {seconds:g} s at a"
         " time.\n\n"
         "Not for decisions on which safety or a person's rights depend, and not for recognising"
-        " persons or speech. It has no label for what it does not know: every sound gets one of"
-        " its labels. Other microphones, places and loudness than in its data lower its figures."
+        " persons or speech. It has no label for what it does not know: such a sound gets one of"
+        " its labels, and only a low probability tells"
+        f"{_known(facts)}. Other microphones, places and loudness than in its data lower its"
+        " figures."
     )
+
+
+def _known(facts: Facts) -> str:
+    """Say below which probability the service takes no label for an answer."""
+    threshold = facts.figures.get("threshold")
+    return f" (below {threshold:.2f} the service says `known: false`)" if threshold else ""
 
 
 def _labels(facts: Facts) -> str:

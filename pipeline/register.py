@@ -309,6 +309,7 @@ def describe(
     figures = json.loads(paths.METRICS.read_text(encoding="utf-8"))
     note(client, version, {f"test_{key}": f"{value:.6g}" for key, value in figures.items()})
     tags = client.get_model_version(version.name, version.version).tags
+    against = of_number(client, version.name, tags.get(AGAINST, ""))
     facts = Facts(
         model=f"{version.name} version {version.version}",
         params=record.params,
@@ -320,7 +321,8 @@ def describe(
         predictions=pd.read_csv(paths.PREDICTIONS, keep_default_na=False),
         decision=decision,
         table=tags.get(TABLE, ""),
-        links=links(client, version, tags.get(AGAINST, "")),
+        links=links(client, version, against),
+        champion=accuracy_of(against) if against else {},
     )
     card = modelcard.render(facts)
     digest = hashlib.sha256(card.encode()).hexdigest()
@@ -332,7 +334,30 @@ def describe(
     client.set_model_version_tag(version.name, version.version, CARD_SHA256, digest)
 
 
-def links(client: MlflowClient, version: ModelVersion, against: str) -> dict[str, str]:
+def of_number(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
+    """Find a version that may have been deleted since."""
+    if not number:
+        return None
+    try:
+        return client.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
+def accuracy_of(version: ModelVersion) -> dict[str, float]:
+    """Read a version's accuracy on its test clips, with the interval, from its tags."""
+    names = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_confidence")
+    try:
+        return {name: float(version.tags[f"test_{name}"]) for name in names}
+    except KeyError:  # it is not of this pipeline
+        return {}
+
+
+def links(
+    client: MlflowClient, version: ModelVersion, against: ModelVersion | None
+) -> dict[str, str]:
     """Find the addresses of the runs that were compared, within the MLflow UI.
 
     Returns
@@ -342,11 +367,7 @@ def links(client: MlflowClient, version: ModelVersion, against: str) -> dict[str
     """
     found = {"the training run": version}
     if against:
-        try:
-            found[f"the run of version {against}"] = client.get_model_version(version.name, against)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
+        found[f"the run of version {against.version}"] = against
     addresses = {}
     for what, of in found.items():
         try:

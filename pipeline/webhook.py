@@ -14,11 +14,12 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -56,6 +57,8 @@ class Receiver:
     model: str
     dispatch: Dispatch
     clock: Callable[[], float] = time.time
+    passed_on: dict[str, float] = field(default_factory=dict)
+    """When, by the id of the delivery, so that a message that comes again starts nothing."""
 
     def receive(self, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
         """Check a message and pass it on if it tells of a new champion.
@@ -72,25 +75,40 @@ class Receiver:
             Of the answer. MLflow sends a message again that got a 502.
         said : str
         """
+        now = self.clock()
         try:
-            verify(headers, body, self.secret, self.clock())
+            delivery = verify(headers, body, self.secret, now)
         except RefusedError as error:
             return 401, f"refused: {error}"
-        champion = new_champion(body, self.model)
+        try:
+            champion = new_champion(body, self.model)
+        except RefusedError as error:
+            return 400, f"refused: {error}"
         if champion is None:
             return 200, "nothing to do: it is not about a new champion"
+        for known, when in list(self.passed_on.items()):
+            if now - when > 2 * MAX_AGE:  # by then its time refuses it
+                self.passed_on.pop(known, None)
+        if delivery in self.passed_on:
+            return 200, "nothing to do: it has been passed on already"
         try:
             self.dispatch(champion)
         except OSError as error:
             return 502, f"GitHub did not take it: {getattr(error, 'code', '') or error}"
+        self.passed_on[delivery] = now
         return 202, f"passed on: {champion['model']} version {champion['version']}"
 
 
-def verify(headers: Mapping[str, str], body: bytes, secret: str, now: float) -> None:
+def verify(headers: Mapping[str, str], body: bytes, secret: str, now: float) -> str:
     """Check that MLflow has signed a message, and lately.
 
     The signature is an HMAC-SHA256 of id, time and body, as MLflow's documentation of webhooks
     defines it.
+
+    Returns
+    -------
+    str
+        The delivery's id, the same when it is sent again.
 
     Raises
     ------
@@ -108,19 +126,30 @@ def verify(headers: Mapping[str, str], body: bytes, secret: str, now: float) -> 
     expected = f"v1,{base64.b64encode(digest).decode()}"
     if not hmac.compare_digest(expected.encode(), signature.encode()):
         raise RefusedError("the signature is wrong")
-    # the time is signed, so by now it is a number
+    if not re.fullmatch("[0-9]{1,12}", sent):
+        raise RefusedError("its time is no number of seconds")
     if abs(now - int(sent)) > MAX_AGE:
         raise RefusedError("it is too old")
+    return delivery
 
 
 def new_champion(body: bytes, model: str) -> dict[str, str] | None:
-    """Read which version of `model` became champion, if that is what a message is about."""
-    message = json.loads(body)
-    data = message.get("data", {})
-    event = f"{message.get('entity')}.{message.get('action')}"
-    if (event, data.get("name"), data.get("alias")) != (EVENT, model, history.CHAMPION):
-        return None
-    return {"model": data["name"], "version": str(data["version"])}
+    """Read which version of `model` became champion, if that is what a message is about.
+
+    Raises
+    ------
+    RefusedError
+        When it has not the form of MLflow's messages.
+    """
+    try:
+        message = json.loads(body)
+        event = f"{message['entity']}.{message['action']}"
+        data = message["data"]
+        if (event, data.get("name"), data.get("alias")) != (EVENT, model, history.CHAMPION):
+            return None
+        return {"model": model, "version": str(data["version"])}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise RefusedError("it is no message of MLflow's") from None
 
 
 def to_github(repository: str, token: str, api: str = DEFAULT_API) -> Dispatch:

@@ -73,6 +73,12 @@ FACTS = Facts(
     decision="version 3 is better",
     table="| clips | right |\n|---|---|\n| **new** | 1 |",
     links={"the training run": "#/experiments/1/runs/abc"},
+    champion={
+        "accuracy": 0.2,
+        "accuracy_low": 0.05,
+        "accuracy_high": 0.5,
+        "accuracy_confidence": 0.95,
+    },
 )
 
 
@@ -82,6 +88,8 @@ def test_the_card_says_what_for_from_what_how_good_at_what_cost_and_why() -> Non
         "# sound-classifier version 3",
         "Decision: version 3 is better.",
         "| **new** | 1 |",
+        "| candidate | 25.0% | 10.0% to 40.0% (90%) |",
+        "| champion then | 20.0% | 5.0% to 50.0% (95%) |",
         "[the training run](#/experiments/1/runs/abc)",
         "Not for decisions on which safety",
         "`drilling`, `siren|horn`",
@@ -137,6 +145,6 @@ def test_the_description_fits_into_mlflows_column_and_points_to_the_card() -> No
 def test_the_description_names_the_worst_classes_only() -> None:
     classes = pd.concat([CLASSES.assign(label=f"{i}", recall=i / 9) for i in range(9)])
     description = modelcard.brief(replace(FACTS, classes=classes))
-    assert "| 0 | 0.333 |" in description
-    assert "| 8 | 0.333 |" not in description
+    assert "| 0&emsp; | 0.333&emsp; |" in description
+    assert "| 8&emsp; | 0.333&emsp; |" not in description
     assert "| 8 | 0.333 |" in modelcard.render(replace(FACTS, classes=classes))

@@ -82,6 +82,35 @@ def test_what_is_not_signed_signed_by_another_changed_or_old_is_refused(
     assert github.taken == []
 
 
+def test_a_message_that_comes_again_starts_nothing(receiver: Receiver, github: GitHub) -> None:
+    body = message()
+    for _ in range(2):
+        status, _said = receiver.receive(signed(body), body)
+    assert status == 200
+    assert len(github.taken) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"no JSON", b"[1]", b"null", b'{"data": null}', b"[" * 50_000,
+     message().replace(b'"version"', b'"verse"')],
+)  # fmt: skip
+def test_what_is_signed_and_yet_no_message_of_mlflows_is_refused(
+    receiver: Receiver, github: GitHub, body: bytes
+) -> None:
+    status, said = receiver.receive(signed(body), body)
+    assert (status, said) == (400, "refused: it is no message of MLflow's")
+    assert github.taken == []
+
+
+@pytest.mark.parametrize("sent", ["", "soon", "nan", "1.5", "-1", "9" * 5000])
+def test_a_time_that_is_no_number_is_refused(receiver: Receiver, github: GitHub, sent: str) -> None:
+    body = message()
+    signature = _generate_hmac_signature(SECRET, "an-id", sent, body.decode())
+    headers = {**signed(body), "x-mlflow-timestamp": sent, "x-mlflow-signature": signature}
+    assert receiver.receive(headers, body) == (401, "refused: its time is no number of seconds")
+
+
 def test_a_failing_github_makes_mlflow_send_it_again(receiver: Receiver, github: GitHub) -> None:
     body = message()
     github.fault = ConnectionRefusedError("refused")
