@@ -70,5 +70,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, in a notebook
     for name in ("alembic", "mlflow", "absl"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # a traceback of what it raises all the same, and whoever ends a stage says in a sentence
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     # it counts the networks that are trained one after the other, and warns of each
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

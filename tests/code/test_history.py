@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pipeline import history, promote, register, tracking
+from pipeline import history, promote, register, stage, tracking
 from pipeline.errors import UserError
 from pipeline.gate import Decision
 from pipeline.history import CHAMPION, Move
@@ -139,6 +139,20 @@ def test_a_reason_is_one_line_of_text_wherever_it_is_read(client: MlflowClient) 
     kept = "hört Sirenen und [31mHunde 🐕|<b>"
     assert client.get_model_version(NAME, "1").tags[promote.PROMOTED] == kept
     assert history.read(client, NAME)[0].reason == kept
+
+
+def test_a_store_that_cannot_be_written_is_one_sentence(
+    client: MlflowClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stage.quiet()
+    read_only = f"sqlite:///file:{tmp_path}/mlflow.db?mode=ro&uri=true"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", read_only)
+    with pytest.raises(UserError, match=r"failed \(the file cannot be written\)"):
+        tracking.guarded(lambda: promote.main("1", "the first"))()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_promoting_the_champion_changes_nothing(client: MlflowClient) -> None:
