@@ -276,7 +276,11 @@ def follow(client: MlflowClient, name: str, end: End) -> Chain:
         **(end.version.tags if end.version else {}),
         **(run.data.tags if run else {}),
     }
-    where = f"the run {end.run_id} is not in the store at {tracking.address()}"
+    where = (
+        f"the run {end.run_id} is not in the store at {tracking.address()}"
+        if end.run_id
+        else "no run is named"
+    )
     dataset = logged_dataset(client, run) or {
         key: value for key, value in end.card.get("dataset", {}).items() if value
     }
@@ -286,19 +290,21 @@ def follow(client: MlflowClient, name: str, end: End) -> Chain:
         | {k: dataset[k] for k in ("title", "as_published", "license", "clips") if dataset.get(k)},
         where,
     )
-    chain.put("data", known(tags, "audio_md5", "clips_md5"), "dvc.lock did not name it")
+    chain.put(
+        "data", known(tags, "audio_md5", "clips_md5"), "dvc.lock did not name it" if run else where
+    )
     rejected = rejections(client, run)
     chain.put(
         "rejected clips",
         None if rejected is None else {"clips": len(rejected), **rejected},
-        "the run has no rejected.csv",
+        "the run has no rejected.csv" if run else where,
     )
     logged = run.data.params if run else {}
     spec = pick(logged, "features.") or end.card.get("features", {})
     chain.put("features", {**known(tags, "features_md5"), **spec}, where)
     put_search(chain, client, tags)
     chain.put("parameters", pick(logged, "train.") | pick(tags, "split."), where)
-    put_code(chain, tags)
+    put_code(chain, tags, "it was trained outside of a git repository" if run else where)
     libraries = [k for k in pick(tags, "lineage.") if not k.startswith(("git_", "run_"))]
     libraries = [k for k in libraries if not k.endswith("_md5")]
     chain.put("libraries and machine", known(tags, *libraries), where)
@@ -324,7 +330,7 @@ def put_search(chain: Chain, client: MlflowClient, tags: dict[str, str]) -> None
         chain.missing["search's run"] = f"{search['run_id']} is not in the store"
 
 
-def put_code(chain: Chain, tags: dict[str, str]) -> None:
+def put_code(chain: Chain, tags: dict[str, str], why: str) -> None:
     """Add the commit, and whether it says all."""
     code = known(tags, "git_commit", "git_dirty", "git_changes")
     commit = code.get("git_commit")
@@ -338,7 +344,7 @@ def put_code(chain: Chain, tags: dict[str, str]) -> None:
             chain.missing["changes to the commit"] = (
                 f"not committed when it was trained: {code.get('git_changes', 'not on record')}"
             )
-    chain.put("code", code, "it was trained outside of a git repository")
+    chain.put("code", code, why)
 
 
 def put_run(chain: Chain, run: Run | None, why: str) -> None:

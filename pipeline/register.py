@@ -221,6 +221,8 @@ def of_version(client: MlflowClient, version: ModelVersion) -> Scored:
         When the run or its predictions are gone, or the version is not of this pipeline.
     """
     name = f"version {version.version}"
+    if not version.run_id:
+        raise gate.IncomparableError(f"{name} was registered without a run")
     try:
         predictions = _table(client, version, paths.PREDICTIONS)
     except (MlflowException, OSError) as error:
@@ -369,7 +371,7 @@ def links(
     if against:
         found[f"the run of version {against.version}"] = against
     addresses = {}
-    for what, of in found.items():
+    for what, of in ((what, of) for what, of in found.items() if of.run_id):
         try:
             experiment_id = client.get_run(of.run_id).info.experiment_id
         except MlflowException as error:

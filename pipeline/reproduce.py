@@ -116,8 +116,13 @@ def training_run(client: MlflowClient, version: ModelVersion) -> Run:
     Raises
     ------
     UserError
-        When the store has it no more.
+        When there was none, or the store has it no more.
     """
+    if not version.run_id:
+        raise UserError(
+            f"version {version.version} was registered without a run: what it was made from is not"
+            " on record."
+        )
     try:
         return client.get_run(version.run_id)
     except MlflowException as error:

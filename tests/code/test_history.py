@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pipeline import history, promote, register, stage, tracking
+from pipeline import history, lineage, promote, register, reproduce, stage, tracking
 from pipeline.errors import UserError
-from pipeline.gate import Decision
+from pipeline.gate import Decision, IncomparableError
 from pipeline.history import CHAMPION, Move
 
 NAME = "sound-classifier"
@@ -153,6 +153,19 @@ def test_a_store_that_cannot_be_written_is_one_sentence(
     with pytest.raises(UserError, match=r"failed \(the file cannot be written\)"):
         tracking.guarded(lambda: promote.main("1", "the first"))()
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_version_that_was_registered_without_a_run_is_named_as_such(
+    client: MlflowClient,
+) -> None:
+    version = client.get_model_version(NAME, "1")
+    with pytest.raises(IncomparableError, match="version 1 was registered without a run"):
+        register.of_version(client, version)
+    assert register.links(client, version, version) == {}
+    with pytest.raises(UserError, match="version 1 was registered without a run"):
+        reproduce.training_run(client, version)
+    missing = lineage.follow(client, NAME, lineage.End(version=version)).missing
+    assert {missing[link] for link in ("dataset", "run", "code", "metrics")} == {"no run is named"}
 
 
 def test_promoting_the_champion_changes_nothing(client: MlflowClient) -> None:
