@@ -97,7 +97,11 @@ def main() -> str:
 
 
 def run(
-    units: list[Unit], train: TrainParams, crossval: CrossvalParams, labels: list[str]
+    units: list[Unit],
+    train: TrainParams,
+    crossval: CrossvalParams,
+    labels: list[str],
+    index: pd.DataFrame | None = None,
 ) -> tuple[int, list[dict[str, Any]]]:
     """Train the units that are missing and read the results of all.
 
@@ -109,6 +113,8 @@ def run(
     crossval : CrossvalParams
         Of which ``validate`` and ``workers`` are read.
     labels : list of str
+    index : DataFrame, optional
+        See :func:`run_units`.
 
     Returns
     -------
@@ -117,22 +123,24 @@ def run(
     results : list of dict
         As :func:`run_unit` wrote them, in the order of `units`.
     """
-    folder = paths.CROSSVAL_UNITS / unit_key(train, crossval.validate_)
+    folder = paths.CROSSVAL_UNITS / unit_key(train, crossval.validate_, index)
     folder.mkdir(parents=True, exist_ok=True)
     missing = [unit for unit in units if not unit_file(folder, unit).exists()]
-    run_units(missing, train, labels, folder, crossval)
+    run_units(missing, train, labels, folder, crossval, index)
     files = [unit_file(folder, unit) for unit in units]
     return len(missing), [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
-def unit_key(train: TrainParams, validate: bool) -> str:
+def unit_key(train: TrainParams, validate: bool, index: pd.DataFrame | None = None) -> str:
     """Name a set of units by all that they depend on, so that only true repeats are skipped."""
-    facts = {
+    facts: dict[str, Any] = {
         "train": train.model_dump(exclude={"seed"}),
         "validate": validate,
         "features": tracking.sha256(paths.FEATURES, paths.FEATURE_INDEX, paths.FEATURE_SPEC),
         "code": tracking.sha256(*(Path(str(module.__file__)) for module in (augment, fit, model))),
     }
+    if index is not None and not index.equals(read_features().index):
+        facts["index"] = index.to_csv()
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -69,6 +69,8 @@ def main() -> str:
     plots.save(plots.per_class(classes), paths.PER_CLASS_PLOT)
     title = f"Reliability on test fold {folds.test_fold}"
     plots.save(plots.reliability(bins, title), paths.RELIABILITY_PLOT)
+    title = f"Only the surest answers, test fold {folds.test_fold}"
+    plots.save(plots.abstention(trade_off, title), paths.ABSTENTION_PLOT)
     trials = pd.read_csv(paths.TRIALS)
     plots.save(plots.search_history(trials, fit.BEST), paths.SEARCH_PLOT)
 

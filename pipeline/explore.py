@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pipeline import audio, paths, plots, report
+from pipeline import audio, paths, plots, report, tune
 from pipeline.features import FeatureSpec, extract, make_spec, windows
 from pipeline.featurize import Features, extract_files
 from pipeline.params import FeatureKind, FeatureParams
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from optuna import Study
+    from optuna.trial import FrozenTrial
 
 LOUDNESS_RATE = 22_050
 """Hz that clips are resampled to before their level is measured."""
@@ -201,7 +202,8 @@ def by_salience(clips: pd.DataFrame, labels: list[str]) -> "Figure":
         )  # fmt: skip
         left = left + counts[name].to_numpy()
     hatched = ", hatched: background" if "background" in counts else ""
-    axes.set(title=f"clips{hatched}", xlabel="clips")
+    unknown = "; salience is not known" if "foreground" not in counts else ""
+    axes.set(title=f"clips by class{hatched}{unknown}", xlabel="clips")
     return picture
 
 
@@ -229,7 +231,7 @@ def levels(measured: pd.DataFrame, labels: list[str]) -> "Figure":
             axes.vlines(values.median(), place - 0.4, place + 0.4, color=plots.INK, lw=2)
     left.set_yticks(range(len(labels)), [plots.readable(label) for label in labels])
     left.invert_yaxis()
-    left.set(title="level (line: median)", xlabel="dB below full scale, root mean square")
+    left.set(title="level (line: median)", xlabel="dB, root mean square; 0 is full scale")
     right.set(title=f"silence: frames below {QUIET:g} dB", xlabel="share of the clip")
     right.xaxis.set_major_formatter("{x:.0%}")
     return picture
@@ -266,7 +268,7 @@ def average_spectra(features: Features, labels: list[str]) -> "Figure":
     for panel in panels.flat[len(labels) :]:
         panel.set_visible(False)
     picture.supxlabel("kHz")
-    picture.supylabel("dB below the clip's peak")
+    picture.supylabel("dB; 0 is the clip's peak")
     return picture
 
 
@@ -322,7 +324,7 @@ def bars(scores: "pd.Series[float]", title: str) -> "Figure":
 
 
 def search_pictures(study: "Study") -> dict[str, "Figure"]:
-    """Let Optuna draw a search: its trials as lines through their parameters, and which mattered.
+    """Let Optuna draw a search: its course, its trials as lines, and which parameters mattered.
 
     Parameters
     ----------
@@ -341,19 +343,27 @@ def search_pictures(study: "Study") -> dict[str, "Figure"]:
     from optuna.visualization import matplotlib as drawings
 
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len({trial.value for trial in complete}) < 2:
+    if len({tune.outcome(trial)[0] for trial in complete}) < 2:
         return {}
     drawn = {}
+
+    def loss(trial: "FrozenTrial") -> float:
+        return tune.outcome(trial)[0]
+
+    # Optuna wants to be told which, where the number of parameters counts as well
+    target = loss if len(study.directions) > 1 else None
     with mpl.rc_context(), warnings.catch_warnings():  # Optuna sets a style for good
         warnings.simplefilter("ignore", ExperimentalWarning)
         for name, draw, height in (
+            ("optimization_history", drawings.plot_optimization_history, 4.0),
             ("parallel_coordinate", drawings.plot_parallel_coordinate, 4.5),
             ("importances", drawings.plot_param_importances, 3.0),
         ):
-            picture: Figure = draw(study).get_figure(root=True)  # type: ignore[assignment]
+            axes = draw(study, target=target, target_name="validation log loss")
+            picture: Figure = axes.get_figure(root=True)  # type: ignore[assignment]
             picture.set_size_inches(11, height)
-            for axes in picture.axes:
-                axes.set_facecolor("white")
+            for panel in picture.axes:
+                panel.set_facecolor("white")
             pyplot.close(picture)
             drawn[name] = picture
     return drawn
@@ -379,7 +389,7 @@ def players(clips: Iterable[tuple[str, str]]) -> str:
             paths.AUDIO / path, report.PLAYED_RATE, max_seconds=report.PLAYED_SECONDS
         )
         figures.append(
-            f'<figure style="{style}"><figcaption>{escape(caption)}<br>'
+            f'<figure style="{style}"><figcaption>{escape(caption.replace("_", " "))}<br>'
             f'<small>{escape(path)}</small></figcaption><audio controls preload="metadata"'
             f' style="width:100%" src="{report.player(waveform)}"></audio></figure>'
         )

@@ -58,7 +58,7 @@ def main(*, training: bool = True) -> str:
     said = f"{len(clips)} clips, {summary(pairs)} -> {paths.LEAKS}"
     if training:
         card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
-        answers = protocols(settings, card["labels"], card["folds"])
+        answers = protocols(settings, card["labels"])
         table = compare(answers, settings.evaluate)
         table.to_csv(paths.PROTOCOLS, index=False, float_format="%.6f")
         print(table.to_string(index=False, float_format=lambda value: f"{value:.1%}"))
@@ -219,7 +219,9 @@ def shuffled(index: pd.DataFrame, seed: int) -> pd.DataFrame:
     return index.assign(fold=index["path"].map(dealt), recording=index["path"])
 
 
-def protocols(settings: Params, labels: list[str], folds: list[int]) -> pd.DataFrame:
+def protocols(
+    settings: Params, labels: list[str], index: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Train and score the same networks over the dataset's folds and over shuffled ones.
 
     Parameters
@@ -227,7 +229,8 @@ def protocols(settings: Params, labels: list[str], folds: list[int]) -> pd.DataF
     settings : Params
         Of which ``train`` and ``crossval`` are read.
     labels : list of str
-    folds : list of int
+    index : DataFrame, optional
+        See :func:`pipeline.crossval.run_units`.
 
     Returns
     -------
@@ -235,26 +238,17 @@ def protocols(settings: Params, labels: list[str], folds: list[int]) -> pd.DataF
         Every clip once a seed and protocol: ``protocol``, ``seed``, ``path``, ``label``,
         ``predicted``, ``recording`` (as the dataset has it), ``fold`` (as it was scored).
     """
-    index = read_features().index
-    key = crossval.unit_key(settings.train, settings.crossval.validate_)
+    index = read_features().index if index is None else index
+    folds = sorted({int(fold) for fold in index["fold"]})
     found = []
     for seed in settings.crossval.seeds:
+        units = [Unit(fold, seed) for fold in folds]
         for protocol, used in (
-            ("folds of the dataset", None),
+            ("folds of the dataset", index),
             ("random split", shuffled(index, seed)),
         ):
-            folder = paths.CROSSVAL_UNITS / (key if used is None else f"{key}-random")
-            folder.mkdir(parents=True, exist_ok=True)
-            units = [Unit(fold, seed) for fold in folds]
-            missing = [unit for unit in units if not crossval.unit_file(folder, unit).exists()]
-            crossval.run_units(
-                missing, settings.train, labels, folder, settings.crossval, index=used
-            )
-            for unit in units:
-                result = json.loads(crossval.unit_file(folder, unit).read_text(encoding="utf-8"))
-                found.append(
-                    pd.DataFrame(result["predictions"]).assign(protocol=protocol, seed=seed)
-                )
+            _, results = crossval.run(units, settings.train, settings.crossval, labels, used)
+            found.append(crossval.by_clip(units, results).assign(protocol=protocol))
     columns = ["protocol", "seed", "path", "label", "predicted", "fold"]
     recordings = index.drop_duplicates("path").set_index("path")["recording"]
     table = pd.concat(found, ignore_index=True)[columns]

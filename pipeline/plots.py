@@ -329,6 +329,70 @@ def search_history(trials: pd.DataFrame, best: str) -> "Figure":
     return picture
 
 
+def pareto(trials: pd.DataFrame, best: str) -> "Figure":
+    """Draw what smaller networks cost: every complete trial's loss by its number of parameters.
+
+    Parameters
+    ----------
+    trials : DataFrame
+        As :func:`pipeline.tune.table` makes it of networks of several sizes.
+    best : str
+        Column that the search brings down.
+
+    Returns
+    -------
+    Figure
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    trials = trials.dropna(subset="parameters").sort_values("parameters")
+    front = trials[trials["pareto"].astype(bool)]
+    picture = figure(7, 3.8)
+    axes = picture.subplots()
+    axes.plot(
+        front["parameters"], front[best], color=VALIDATION, drawstyle="steps-post", zorder=1,
+        label="Pareto front: none is both smaller and better",
+    )  # fmt: skip
+    axes.scatter(trials["parameters"], trials[best], 40, color=TRAINING, label="trial", zorder=2)
+    for row in trials.itertuples():
+        axes.annotate(
+            f"{row.trial}", (row.parameters, getattr(row, best)), xytext=(6, 4),
+            textcoords="offset points", fontsize=9,
+        )  # fmt: skip
+    axes.set(title="Size against loss", xlabel="parameters", ylabel="validation log loss")
+    axes.set_xlim(0, trials["parameters"].max() * 1.1)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    picture.legend(loc="outside upper center", ncols=2)
+    return picture
+
+
+def abstention(trade_off: pd.DataFrame, title: str) -> "Figure":
+    """Draw how often answers are right when the least sure ones are withheld.
+
+    Parameters
+    ----------
+    trade_off : DataFrame
+        As :func:`pipeline.calibration.trade_off` makes it.
+    title : str
+
+    Returns
+    -------
+    Figure
+    """
+    picture = figure(5.4, 3.8)
+    axes = picture.subplots()
+    axes.plot(trade_off["coverage"], trade_off["accuracy"], ".-", color=TRAINING)
+    axes.set(
+        title=title, xlabel="share of the clips that get an answer",
+        ylabel="accuracy of these answers", xlim=(0, 1.02),
+    )  # fmt: skip
+    axes.set_ylim(top=1.02)
+    axes.xaxis.set_major_formatter("{x:.0%}")
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    return picture
+
+
 def _whole_numbers(axis: "Axis") -> None:
     from matplotlib.ticker import MaxNLocator
 

@@ -17,7 +17,7 @@ import pandas as pd
 import soundfile
 from sklearn.metrics import confusion_matrix
 
-from pipeline import audio, fit, paths, plots, published, runs, stage, tracking
+from pipeline import audio, fit, paths, plots, published, runs, stage, tracking, tune
 from pipeline.classifier import envelope
 
 MOST_MISTAKES = 12
@@ -67,7 +67,10 @@ def main() -> str:
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table of clips; a recording named 007 and a label named None are what they are."""
     names = ("path", "label", "recording", "predicted")
-    return pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(names, str))
+    table = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(names, str))
+    if "salience" in table:  # the one column that may be empty
+        table["salience"] = pd.to_numeric(table["salience"])
+    return table
 
 
 def render(facts: dict[str, Any], template: str = "report.html") -> str:
@@ -126,18 +129,37 @@ def sides(clips: pd.DataFrame, tags: dict[str, str]) -> list[dict[str, Any]]:
         ("validation", "validation_fold"),
         ("test", "test_fold"),
     ):
-        folds = [int(fold) for fold in tags[f"split.{key}"].split(",")]
+        folds = sorted(int(fold) for fold in tags[f"split.{key}"].split(","))
         of_side = clips[clips["fold"].isin(folds)]
         rows.append(
             {
                 "side": side,
-                "folds": ", ".join(map(str, folds)),
+                "folds": spans(folds),
                 "clips": len(of_side),
                 "recordings": of_side["recording"].nunique(),
                 "minutes": of_side["seconds"].sum() / 60,
             }
         )
     return rows
+
+
+def spans(numbers: list[int]) -> str:
+    """Write rising numbers shortly.
+
+    Examples
+    --------
+    >>> spans([1, 3, 4, 5, 6])
+    '1, 3 to 6'
+    """
+    runs_of: list[list[int]] = []
+    for number in numbers:
+        if runs_of and number == runs_of[-1][-1] + 1:
+            runs_of[-1].append(number)
+        else:
+            runs_of.append([number])
+    return ", ".join(
+        f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs_of
+    )
 
 
 @dataclass(frozen=True)
@@ -203,13 +225,19 @@ def pictures(predictions: pd.DataFrame, labels: list[str], test_fold: str) -> di
         "Learning curves: what chose the epoch is the validation fold": plots.learning_curves(
             pd.read_csv(paths.HISTORY), fit.BEST
         ),
-        "Precision and recall by class": plots.per_class(read_table(paths.PER_CLASS)),
         "What was taken for what": plots.confusion(matrix, labels, f"Test fold {test_fold}"),
         "How sure, and how often right": plots.reliability(
             pd.read_csv(paths.RELIABILITY), f"Test fold {test_fold}"
         ),
-        "The search for parameters": plots.search_history(pd.read_csv(paths.TRIALS), fit.BEST),
+        "Precision and recall by class": plots.per_class(read_table(paths.PER_CLASS)),
+        "How often right, if only the surest answers are given": plots.abstention(
+            pd.read_csv(paths.ABSTENTION), f"Test fold {test_fold}"
+        ),
     }
+    searched = tune.pictures(pd.read_csv(paths.TRIALS))
+    drawn["The search for parameters"] = searched["search"]
+    if "pareto" in searched:
+        drawn["What smaller networks cost in the search"] = searched["pareto"]
     return {caption: plots.svg(picture) for caption, picture in drawn.items()}
 
 

@@ -40,6 +40,7 @@ REPORTS = (
     paths.RELIABILITY,
     paths.RELIABILITY_PLOT,
     paths.ABSTENTION,
+    paths.ABSTENTION_PLOT,
     paths.SEARCH_PLOT,
 )
 """What the evaluation adds to the run."""

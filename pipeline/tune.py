@@ -12,7 +12,7 @@ import time
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import optuna
@@ -21,14 +21,20 @@ from mlflow import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 from tqdm.auto import tqdm
 
-from pipeline import augment, fit, model, params, paths, pool, split, stage, tracking
+from pipeline import augment, fit, model, params, paths, plots, pool, split, stage, tracking
 from pipeline.errors import UserError
 from pipeline.featurize import read as read_features
 from pipeline.params import Choices, Range, TrainParams, TuneParams
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 DEFAULT_STORAGE = "sqlite:///optuna.db"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 STUDY, RUN, SECONDS = "pipeline.study", "mlflow_run_id", "seconds"
+PARAMETERS = "parameters"
+"""Of a complete trial's network, their number."""
+
 ENDED = "values"
 """Of a trial: what came out, written as it ends, before the study is told."""
 
@@ -81,10 +87,10 @@ def main() -> str:
         trials = finished(study)[: settings.tune.trials]
         best = choose(trials, settings.tune)
         mlflow.log_metrics({"best_" + fit.BEST: outcome(best)[0], "best_trial": best.number})
-    write(
-        Best(study.study_name, best.number, outcome(best)[0], run_id, best.params),
-        table(trials),
-    )
+        found = table(trials)
+        for name, picture in pictures(found).items():
+            mlflow.log_figure(picture, f"{name}.png")
+    write(Best(study.study_name, best.number, outcome(best)[0], run_id, best.params), found)
     run = max(len(trials) - known, 0)
     pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
     short = len(trials) < settings.tune.trials
@@ -409,6 +415,7 @@ def run_trial(
         try:
             fitted = fit.fit(data, chosen, f"trial {trial.number}", on_epoch)
             values = [float(fitted.best[fit.BEST])]
+            trial.set_user_attr(PARAMETERS, int(fitted.model.count_params()))
             if several:
                 values.append(float(fitted.model.count_params()))
         except optuna.TrialPruned:
@@ -434,10 +441,12 @@ def _short(value: Any) -> str:
 def table(trials: list[FrozenTrial]) -> pd.DataFrame:
     """Tabulate finished trials: a row each, with the best value so far.
 
-    Where parameters count too, their number, and whether the trial is on the Pareto front: no
-    other one is as good in both and better in one.
+    Where their networks are of several sizes, also the number of ``parameters`` of the complete
+    ones, and whether a trial is on the Pareto front: no other one is as good in both and better
+    in one.
     """
     rows = []
+    several = len({size(trial) for trial in trials} - {None}) > 1
     for trial in trials:
         losses = list(trial.intermediate_values.values()) or outcome(trial)[:1]
         row = {
@@ -447,22 +456,52 @@ def table(trials: list[FrozenTrial]) -> pd.DataFrame:
             "epochs": len(trial.intermediate_values),
             **trial.params,
         }
-        if len(outcome(trial)) > 1:
-            row |= {"parameters": int(outcome(trial)[1]), "pareto": on_front(trial, trials)}
+        if several:
+            row |= {PARAMETERS: size(trial), "pareto": on_front(trial, trials)}
         rows.append(row)
     frame = pd.DataFrame(rows, columns=None if rows else ["trial", "state", fit.BEST, "epochs"])
     frame.insert(3, "best_so_far", frame[fit.BEST].cummin())
-    return frame
+    return frame.astype({PARAMETERS: "Int64"}) if several else frame
+
+
+def size(trial: FrozenTrial) -> int | None:
+    """Give the number of parameters of a complete trial's network; None where it is not known."""
+    if len(outcome(trial)) > 1:
+        return int(outcome(trial)[1])
+    return trial.user_attrs.get(PARAMETERS) if outcome(trial) else None
 
 
 def on_front(trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
-    """Whether no other trial is at least as good in every value and better in one."""
-    return not any(
-        outcome(other) != outcome(trial)
-        and all(one <= two for one, two in zip(outcome(other), outcome(trial), strict=True))
-        for other in trials
-        if outcome(other)
+    """Whether no other complete trial is at least as good in loss and size and better in one."""
+
+    def both(of: FrozenTrial) -> tuple[float, int] | None:
+        parameters = size(of)
+        return None if parameters is None else (outcome(of)[0], parameters)
+
+    mine = both(trial)
+    others = {pair for pair in map(both, trials) if pair is not None} - {mine}
+    return mine is not None and not any(
+        loss <= mine[0] and parameters <= mine[1] for loss, parameters in others
     )
+
+
+def pictures(found: pd.DataFrame) -> dict[str, "Figure"]:
+    """Draw a search: its course, and size against loss where the networks were of several sizes.
+
+    Parameters
+    ----------
+    found : DataFrame
+        As :func:`table` makes it.
+
+    Returns
+    -------
+    dict
+        Figures by name.
+    """
+    drawn = {"search": plots.search_history(found, fit.BEST)}
+    if PARAMETERS in found:
+        drawn["pareto"] = plots.pareto(found, fit.BEST)
+    return drawn
 
 
 if __name__ == "__main__":

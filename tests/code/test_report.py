@@ -35,6 +35,7 @@ def test_a_label_or_file_name_in_the_report_stays_text(monkeypatch: pytest.Monke
                        "metrics": {"best_epoch": 1.0, "parameters": 9.0}},
             "run_id": "r", "registration": None, "comparison": None, "sides": [], "pictures": {},
             "figures": {"accuracy": 1 / 3, "accuracy_low": 0.0, "accuracy_high": 1.0,
+                        "accuracy_confidence": 0.95,
                         "macro_f1": 0.1, "log_loss": 1.0, "clips": 3, "recordings": 3},
             "mistakes": found,
         }

@@ -78,8 +78,8 @@ def test_the_reports_pictures_are_drawn_and_name_every_class(
     report: Page, reported: Repository
 ) -> None:
     drawn = report.locator("figure svg")
-    assert drawn.count() == 5
-    for box in (drawn.nth(i).bounding_box() for i in range(5)):
+    assert drawn.count() == 6
+    for box in (drawn.nth(i).bounding_box() for i in range(6)):
         assert box is not None
         assert min(box["width"], box["height"]) > 200
     shown = " ".join(drawn.all_text_contents())
@@ -125,7 +125,7 @@ def test_the_report_fits_a_phone_and_follows_its_colours(report: Page, scheme: s
 def test_the_report_is_kept_with_the_run(reported: Repository) -> None:
     client = MlflowClient(f"sqlite:///{reported.folder}/mlflow.db")
     run_id = json.loads((reported.folder / "models/run.json").read_text())["run_id"]
-    for name in ("report.html", "reliability.png", "search.png", "confusion.png"):
+    for name in ("report.html", "abstention.png", "reliability.png", "search.png", "confusion.png"):
         assert name in {file.path for file in client.list_artifacts(run_id)}
 
 
