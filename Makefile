@@ -25,7 +25,7 @@ notebooks: $(BIN)/.installed ## run the notebooks and write each as a page into 
 		--HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= notebooks/*.ipynb
 
 docs: $(BIN)/.installed ## build the documentation in site/, with its links checked
-	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 ui: $(BIN)/.installed ## open the MLflow UI on http://127.0.0.1:5000 (PORT=5001: there)
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI) --host 127.0.0.1 --port $(PORT)

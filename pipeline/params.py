@@ -37,7 +37,7 @@ class Section(BaseModel):
 class FoleyParams(Section):
     """The embedded, generated dataset."""
 
-    seed: int = Field(ge=0, description="generates the same bytes on every machine")
+    seed: int = Field(ge=0, description="of the generator: the same clips on every machine")
     folds: int = Field(ge=3, le=10, description="folds to generate")
     recordings: int = Field(ge=1, description="recordings of a class in a fold")
     slices: int = Field(ge=1, le=10, description="clips cut from a recording, at most")
@@ -60,12 +60,16 @@ class DatasetParams(Section):
         description="embedded and generated (foley), published, or your own (folder)"
     )
     source: str | None = Field(
-        min_length=1, description="folder, archive or URL to read instead of the default"
+        min_length=1,
+        description="folder, archive or URL to read instead of the dataset's own; null: its own",
     )
     sha256: str | None = Field(
-        pattern="^[0-9a-f]{64}$", description="of the archive at `source`; null: not checked"
+        pattern="^[0-9a-f]{64}$",
+        description="checksum of the archive at `source`; null: not checked",
     )
-    max_rejected: float = Field(ge=0, le=1, description="share of clips that may be unusable")
+    max_rejected: float = Field(
+        ge=0, le=1, description="share of the clips that may be unusable; the stage stops at more"
+    )
     foley: FoleyParams
     folder: FolderParams
 
@@ -73,8 +77,10 @@ class DatasetParams(Section):
 class SpectrumParams(Section):
     """Short-time Fourier transform with a Hann window, frames centred."""
 
-    n_fft: int = Field(ge=64, le=16384, description="samples; window length too")
-    hop_length: int = Field(ge=16, description="samples")
+    n_fft: int = Field(
+        ge=64, le=16384, description="length of the transform and of its window, in samples"
+    )
+    hop_length: int = Field(ge=16, description="samples from one frame to the next")
 
     @model_validator(mode="after")
     def _frames_touch(self) -> Self:
@@ -93,15 +99,19 @@ class MelParams(StftParams):
     """Mel power spectrum in decibels."""
 
     n_mels: int = Field(ge=8, le=512, description="mel bands")
-    fmin: float = Field(ge=0, description="Hz")
-    fmax: float | None = Field(gt=0, description="Hz; null: half the sample rate")
+    fmin: float = Field(ge=0, description="lower end of the bands, Hz")
+    fmax: float | None = Field(
+        gt=0, description="upper end of the bands, Hz; null: half the sample rate"
+    )
 
 
 class MfccParams(MelParams):
     """Cepstral coefficients of the mel spectrum, with their derivatives."""
 
     n_mfcc: int = Field(ge=2, description="cepstral coefficients")
-    derivatives: int = Field(ge=0, le=2, description="orders appended: 0, 1 or 2")
+    derivatives: int = Field(
+        ge=0, le=2, description="how many are appended: 1 the first, 2 the second as well"
+    )
 
     @model_validator(mode="after")
     def _enough_bands(self) -> Self:
@@ -158,16 +168,24 @@ class TrainParams(Section):
     """Everything that a training run is told, and so what a search may vary."""
 
     network: Network = Field(description="ours, or the ancestor's (fcn)")
-    width: float = Field(gt=0, le=4, description="times the filters of `cnn`; 4: 1.6 M parameters")
+    width: float = Field(
+        gt=0,
+        le=4,
+        description="times the filters of `cnn`; with 4 it has 1.6 million parameters",
+    )
     seed: int = Field(ge=0, lt=2**32, description="of initial weights, order of clips and dropout")
     epochs: int = Field(ge=1, description="passes over the training clips, at most")
     patience: int | None = Field(
         ge=1, description="epochs without a better validation log loss before stopping; null: never"
     )
-    batch_size: int = Field(ge=1, description="windows a step")
-    learning_rate: float = Field(gt=0, le=1, description="of AdamW, at its highest")
-    schedule: Literal["constant", "cosine"] = Field(description="cosine: with warm-up over 5 %")
-    weight_decay: float = Field(ge=0, le=1, description="of AdamW")
+    batch_size: int = Field(ge=1, description="windows in a step of the optimiser")
+    learning_rate: float = Field(gt=0, le=1, description="of AdamW, at the highest of the schedule")
+    schedule: Literal["constant", "cosine"] = Field(
+        description="of the learning rate; cosine: after a warm-up over 5 % of the steps"
+    )
+    weight_decay: float = Field(
+        ge=0, le=1, description="of AdamW, times the learning rate in each step"
+    )
     dropout: float = Field(ge=0, lt=1, description="share of pooled features dropped in training")
     label_smoothing: float = Field(
         ge=0, lt=1, description="share of the target spread over all labels"
@@ -217,8 +235,8 @@ def _range_or_choices(where: Any) -> str:
 class TuneParams(Section):
     """The hyper-parameter search."""
 
-    trials: int = Field(ge=0, description="0: no search, `train` is taken as it is")
-    epochs: int = Field(ge=1, description="of a trial; `train.epochs` is for the final run")
+    trials: int = Field(ge=0, description="how many; 0: no search, `train` is taken as it is")
+    epochs: int = Field(ge=1, description="epochs of a trial; `train.epochs` is for the final run")
     seed: int = Field(ge=0, lt=2**32, description="of the sampler")
     workers: int | None = Field(ge=1, description="trials at a time; null: one a core")
     timeout: float | None = Field(
@@ -237,14 +255,16 @@ class TuneParams(Section):
             Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")],
             Discriminator(_range_or_choices),
         ],
-    ] = Field(description="keys of `train` and where to search")
+    ] = Field(description="keys of `train`, and where each is searched")
 
 
 class EvaluateParams(Section):
     """The report on the test fold."""
 
-    bootstrap: int = Field(ge=100, description="resamples of the test recordings")
-    confidence: float = Field(gt=0.5, lt=1, description="of the interval")
+    bootstrap: int = Field(
+        ge=100, description="how often the test recordings are resampled for the interval"
+    )
+    confidence: float = Field(gt=0.5, lt=1, description="of the interval of the accuracy")
     coverage: float = Field(
         gt=0,
         le=1,
@@ -277,11 +297,13 @@ class CrossvalParams(Section):
 class RegisterParams(Section):
     """The model registry."""
 
-    name: str = Field(min_length=1, pattern=r"^[^/:'\"`]+$", description="registered model")
-    significance: float = Field(gt=0, lt=1, description="of the paired test against the champion")
+    name: str = Field(min_length=1, pattern=r"^[^/:'\"`]+$", description="of the registered model")
+    significance: float = Field(
+        gt=0, lt=1, description="of the paired test that a new champion has to pass"
+    )
     min_gain: float = Field(ge=0, lt=1, description="accuracy that a new champion gains at least")
     on_incomparable: Literal["keep", "replace", "fail"] = Field(
-        description="the champion, when it has not answered for the same test clips"
+        description="what becomes of the champion when it has not answered for the same test clips"
     )
 
 
