@@ -35,12 +35,13 @@ def follow(guide: Path, repository: Repository) -> str:
     return done.stdout
 
 
-@pytest.fixture
-def committed(used: Repository) -> Repository:
-    """A clone whose last run is committed, as a reader's is."""
+@pytest.fixture(scope="module")
+def committed(finished: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A clone whose last run is committed, as a reader's is who goes through all guides in it."""
+    clone = finished.copy(tmp_path_factory.mktemp("guides") / "clone")
     for command in ("git add -A", "git commit -q -m run"):
-        used.ok(command, **GIT)
-    return used
+        clone.ok(command, **GIT)
+    return clone
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.stem)
@@ -49,6 +50,7 @@ def test_the_commands_of_a_guide_work(guide: Path, committed: Repository) -> Non
     expected = {
         "compare-runs": "dropout",
         "full-protocol": "accuracy",
+        "mend-labels": "labels are doubtful",
         "plots-offline": "dvc_plots/index.html",
         "promote": "version 1",
         "serve": "path,",
