@@ -26,6 +26,9 @@ TRAINING, VALIDATION = "#0072b2", "#d55e00"
 INK, SOFT, LINE = "#17211f", "#55625f", "#d7dedb"
 """Text, what stands back behind it, and the grid."""
 
+HALF = 6.4
+"""Inches; of pictures that stand side by side, for then their letters are of one size."""
+
 LONGEST = 24
 """Characters of a label that are shown."""
 
@@ -200,7 +203,7 @@ def per_class(scores: pd.DataFrame) -> "Figure":
     colours = np.array([colour(place) for place in range(len(scores))])
     order = scores["f1"].to_numpy().argsort(kind="stable")[::-1]
     scores, colours = scores.iloc[order], colours[order]
-    picture = figure(7, 1.6 + 0.34 * len(scores))
+    picture = figure(HALF, 1.6 + 0.34 * len(scores))
     axes = picture.subplots()
     rows = np.arange(len(scores))
     axes.hlines(rows, scores["precision"], scores["recall"], color=LINE, lw=3, zorder=1)
@@ -233,7 +236,7 @@ def reliability(bins: pd.DataFrame, title: str) -> "Figure":
     -------
     Figure
     """
-    picture = figure(5.4, 5.2)
+    picture = figure(HALF, 5.2)
     upper, lower = picture.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], ls=":", color=SOFT, label="as sure as right")
     upper.vlines(bins["confidence"], bins["confidence"], bins["accuracy"], color=LINE, lw=3)
@@ -302,7 +305,7 @@ def search_history(trials: pd.DataFrame, best: str) -> "Figure":
     -------
     Figure
     """
-    picture = figure(7, 3.8)
+    picture = figure(HALF, 3.8)
     axes = picture.subplots()
     axes.set(title="Search", xlabel="trial", ylabel="validation log loss")
     if trials.empty:
@@ -347,16 +350,16 @@ def pareto(trials: pd.DataFrame, best: str) -> "Figure":
 
     trials = trials.dropna(subset="parameters").sort_values("parameters")
     front = trials[trials["pareto"].astype(bool)]
-    picture = figure(7, 3.8)
+    picture = figure(HALF, 3.8)
     axes = picture.subplots()
     axes.plot(
         front["parameters"], front[best], color=VALIDATION, drawstyle="steps-post", zorder=1,
         label="Pareto front: none is both smaller and better",
     )  # fmt: skip
     axes.scatter(trials["parameters"], trials[best], 40, color=TRAINING, label="trial", zorder=2)
-    for row in trials.itertuples():
+    for row in front.itertuples():
         axes.annotate(
-            f"{row.trial}", (row.parameters, getattr(row, best)), xytext=(6, 4),
+            f"trial {row.trial}", (row.parameters, getattr(row, best)), xytext=(6, 4),
             textcoords="offset points", fontsize=9,
         )  # fmt: skip
     axes.set(title="Size against loss", xlabel="parameters", ylabel="validation log loss")
@@ -380,14 +383,13 @@ def abstention(trade_off: pd.DataFrame, title: str) -> "Figure":
     -------
     Figure
     """
-    picture = figure(5.4, 3.8)
+    picture = figure(HALF, 3.8)
     axes = picture.subplots()
     axes.plot(trade_off["coverage"], trade_off["accuracy"], ".-", color=TRAINING)
     axes.set(
         title=title, xlabel="share of the clips that get an answer",
-        ylabel="accuracy of these answers", xlim=(0, 1.02),
+        ylabel="accuracy of these answers", xlim=(0, 1.02), ylim=(-0.03, 1.05),
     )  # fmt: skip
-    axes.set_ylim(top=1.02)
     axes.xaxis.set_major_formatter("{x:.0%}")
     axes.yaxis.set_major_formatter("{x:.0%}")
     return picture

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.features import statistics
-from pipeline.split import by_fold
+from pipeline.split import by_fold, merged
 
 
 def index_of(folds: list[int]) -> pd.DataFrame:
@@ -32,6 +32,15 @@ def test_the_fold_after_the_test_fold_validates(test: int, validation: int) -> N
     assert set(index.fold.iloc[split.validation]) == {validation}
     assert set(index.fold.iloc[split.train]) == {1, 2, 4, 7} - {test, validation}
     assert split.train_folds == tuple(sorted({1, 2, 4, 7} - {test, validation}))
+
+
+@pytest.mark.parametrize(("folds", "most"), [(10, 5), (7, 4), (4, 5)])
+def test_folds_that_are_put_together_keep_every_recording_whole(folds: int, most: int) -> None:
+    index = index_of(list(range(1, folds + 1)))
+    fewer = merged(index, most)
+    assert sorted(fewer.fold.unique()) == list(range(1, min(folds, most) + 1))
+    assert fewer.groupby("recording").fold.nunique().max() == 1
+    assert index.fold[fewer.fold == 1].unique().tolist() == [1, 2][: 1 + (folds > most)]
 
 
 @given(st.sets(st.integers(1, 20), min_size=3, max_size=10), st.data())

@@ -3,7 +3,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from pipeline import params, paths, tracking, tune
+from pipeline import params, paths, plots, tracking, tune
 from pipeline.params import Choices, Range
 
 SETTINGS = params.load(Path(__file__).parents[1] / "params.yaml")
@@ -92,6 +92,26 @@ def test_the_smallest_network_that_is_nearly_as_good_is_taken_and_the_front_show
     table = tune.table(trials)
     assert table["pareto"].tolist() == [True, True, True, False]
     assert table["parameters"].tolist() == [900, 400, 100, 500]
+
+
+@pytest.mark.parametrize("sizes", [(900, 900), (900, 400)])
+def test_size_against_loss_is_drawn_where_networks_of_several_sizes_were_tried(
+    sizes: tuple[int, int],
+) -> None:
+    study = optuna.create_study()
+    for value, parameters in zip((0.5, 0.6), sizes, strict=True):
+        trial = study.ask()
+        trial.report(value, 1)
+        trial.set_user_attr(tune.PARAMETERS, parameters)
+        tune.tell(study, trial.number, [value])
+    ended(study, None)  # a pruned one has no size
+    table = tune.table(tune.finished(study))
+    several = sizes[0] != sizes[1]
+    assert ("parameters" in table) == several
+    assert ("pareto" in tune.pictures(table)) == several
+    if several:
+        assert table["pareto"].tolist() == [True, True, False]
+        assert "trial 1" in plots.svg(tune.pictures(table)["pareto"])
 
 
 @pytest.fixture
