@@ -187,7 +187,7 @@ def by_salience(clips: pd.DataFrame, labels: list[str]) -> "Figure":
     """
     named = clips["salience"].map({1: "foreground", 2: "background"}).fillna("not known")
     counts = pd.crosstab(clips["label"], named).reindex(labels)
-    picture, axes = _rows(labels)
+    picture, axes = _rows([plots.readable(label) for label in labels])
     left = np.zeros(len(labels))
     looks = {"foreground": (1.0, ""), "background": (0.45, "///"), "not known": (1.0, "")}
     for name in (name for name in looks if name in counts):
@@ -338,6 +338,7 @@ def search_pictures(study: "Study") -> dict[str, "Figure"]:
     """
     import matplotlib as mpl
     from matplotlib import pyplot
+    from matplotlib.collections import LineCollection
     from optuna.exceptions import ExperimentalWarning
     from optuna.trial import TrialState
     from optuna.visualization import matplotlib as drawings
@@ -364,6 +365,9 @@ def search_pictures(study: "Study") -> dict[str, "Figure"]:
             picture.set_size_inches(11, height)
             for panel in picture.axes:
                 panel.set_facecolor("white")
+                for lines in panel.collections:
+                    if isinstance(lines, LineCollection):  # in Optuna's blue the worst is white
+                        lines.set_cmap("copper")
             pyplot.close(picture)
             drawn[name] = picture
     return drawn
@@ -424,7 +428,7 @@ def _rows(names: list[str], *, up: bool = False) -> tuple["Figure", "Axes"]:
     """Make a figure with a named row for each bar, from the top down or from the bottom up."""
     picture = plots.figure(9, 1.2 + 0.36 * len(names))
     axes = picture.subplots()
-    axes.set_yticks(range(len(names)), [plots.readable(name) for name in names])
+    axes.set_yticks(range(len(names)), names)
     axes.grid(visible=False, axis="y")
     if not up:
         axes.invert_yaxis()
