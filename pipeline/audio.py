@@ -5,9 +5,11 @@ reads what browsers and phones record besides (WebM, M4A). Everything is decoded
 bounded blocks and measured, because a header may claim any length.
 """
 
+import faulthandler
 import io
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -37,6 +39,13 @@ SUFFIXES = (
     *(".3gp", ".amr", ".wma", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64"),
 )
 """Endings of files that are taken for clips; others, such as notes, are left alone."""
+
+TOLERATED = 1_000
+"""Damaged Ogg files that libsndfile is shown; after them FFmpeg reads all Ogg files. libsndfile
+never lets go of 6 KB of one whose Vorbis header it cannot read: many of them would fill the memory.
+"""
+
+_damaged_ogg = 0
 
 # FFmpeg's other demuxers include play lists, which open further files and addresses.
 _CONTAINERS = "mov,matroska,ogg,wav,aac,amr,asf"
@@ -101,6 +110,20 @@ class _Stream:
     channels: int
     subtype: str
     blocks: Iterator[Waveform]  # each (samples, channels)
+
+
+def mute_decoders() -> None:
+    """Keep from standard error what native code writes there; Python goes on writing to it.
+
+    libmpg123 remarks on each damaged frame, so that an upload could fill a log. Where native code
+    crashes, Python still says where it was called.
+    """
+    sys.stderr.flush()
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    faulthandler.enable(sys.stderr)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def sound_files(root: Path, below: str = ".") -> list[str]:
@@ -259,16 +282,7 @@ def _open(source: Path | bytes) -> Iterator[_Stream]:
             file.seek(0)
         except OSError as error:
             raise AudioError(f"The file cannot be opened: {error.strerror}.") from None
-        try:
-            # By descriptor, not by path: the name's ending must not decide how it is read.
-            by = file if isinstance(source, bytes) else file.fileno()
-            sound = stack.enter_context(soundfile.SoundFile(by, closefd=False))
-        except soundfile.SoundFileError:
-            file.seek(0)
-            stream = _ffmpeg(file, stack)
-        else:
-            blocks = _libsndfile_blocks(sound)
-            stream = _Stream(sound.samplerate, sound.channels, sound.subtype, blocks)
+        stream = _libsndfile(file, stack) or _ffmpeg(file, stack)
         if stream.sample_rate not in SAMPLE_RATES:
             raise AudioError(f"The sample rate of {stream.sample_rate} Hz is not usable.")
         yield replace(stream, blocks=_checked(stream.blocks))
@@ -287,6 +301,39 @@ class _Bytes(io.BytesIO):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         start = (0, self.tell(), len(self.getbuffer()))[whence]
         return super().seek(max(0, start + offset))
+
+
+def _libsndfile(file: IO[bytes], stack: ExitStack) -> _Stream | None:
+    """Open with libsndfile; None where it cannot read the file, or is not to be asked."""
+    global _damaged_ogg  # noqa: PLW0603  # what is lost is lost to the process
+    ogg = _looks_like_ogg(file)
+    if ogg and _damaged_ogg >= TOLERATED:
+        return None
+    # By descriptor, not by path: the name's ending must not decide how it is read.
+    by = file if isinstance(file, io.BytesIO) else file.fileno()
+    try:
+        sound = stack.enter_context(soundfile.SoundFile(by, closefd=False))
+    except soundfile.SoundFileError:
+        _damaged_ogg += ogg
+        file.seek(0)
+        return None
+    blocks = _libsndfile_blocks(sound)
+    return _Stream(sound.samplerate, sound.channels, sound.subtype, blocks)
+
+
+def _looks_like_ogg(file: IO[bytes]) -> bool:
+    """Whether libsndfile would take a file for Ogg: it skips ID3 tags, however many there are."""
+    head = file.read(10)
+    tags = 0
+    while head[:3] == b"ID3" and len(head) == 10 and tags < 100:
+        size = 0
+        for byte in head[6:]:  # seven bits each
+            size = size << 7 | byte & 0x7F
+        file.seek(size, io.SEEK_CUR)
+        head = file.read(10)
+        tags += 1
+    file.seek(0)
+    return head[:4] == b"OggS" or tags == 100
 
 
 def _libsndfile_blocks(sound: soundfile.SoundFile) -> Iterator[Waveform]:

@@ -17,6 +17,11 @@ MODEL, SPEC, CARD, REFERENCE, EXAMPLES = (
     "reference.json",
     "examples",
 )
+FIELDS = (
+    *("name", "version", "aliases", "labels", "threshold", "description", "metrics", "dataset"),
+    *("features", "lineage", "examples", "checksums"),
+)
+"""Of a card."""
 
 
 def checksums(folder: Path) -> dict[str, str]:
@@ -49,8 +54,9 @@ def read_card(folder: Path) -> dict[str, Any]:
     file = folder / CARD
     try:
         card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        held = {field: card[field] for field in FIELDS}
         found = checksums(folder)
-        for name, checksum in dict(card["checksums"]).items():
+        for name, checksum in dict(held["checksums"]).items():
             file = folder / name
             if name not in found:
                 raise FileNotFoundError

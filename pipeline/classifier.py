@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -131,9 +132,10 @@ class Classifier:
         try:
             classifier = cls((folder / MODEL).read_bytes(), FeatureSpec.load(folder / SPEC), card)
             classifier.warm_up()
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OSError, RuntimeError, TypeError, ValueError, BadZipFile) as error:
+            reason = " ".join(str(error).split())  # LiteRT's take several lines
             raise UserError(
-                f"{folder} is not a bundle ({error}): make it again with"
+                f"{folder} is not a bundle ({reason}): make it again with"
                 " `python -m pipeline.package`."
             ) from None
         return classifier
@@ -143,6 +145,8 @@ class Classifier:
         probabilities = self.infer(self.extract([np.zeros(self.spec.samples, np.float32)]))
         if probabilities.shape != (1, len(self.labels)):
             raise ValueError(f"the model has {probabilities.shape[1]} outputs for its labels")
+        if not np.isfinite(probabilities).all():
+            raise ValueError("the model's probabilities of silence are not numbers")
 
     def predict(self, waveform: Floats, most: int, *, overlapping: bool = False) -> Prediction:
         """Classify a clip.
@@ -195,8 +199,8 @@ class Classifier:
 
         Parameters
         ----------
-        probabilities : array, shape (labels,)
-            Of a clip.
+        probabilities : array, shape (labels,) or (windows, labels)
+            Of a clip, or of windows of which one is enough.
         """
         return float(probabilities.max()) >= self.threshold
 

@@ -270,4 +270,5 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("predictions.csv"), help="the table")
     parser.add_argument("--bundle", type=Path, default=paths.BUNDLE, help="the packaged model")
     options = parser.parse_args()
+    audio.mute_decoders()
     stage.run("predict", lambda: main(options.paths, options.out, options.bundle))

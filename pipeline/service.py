@@ -5,9 +5,12 @@ BentoML brings the process, its worker, probes and the image; requests are answe
 everything heavy waits until a worker starts.
 """
 
+import atexit
+import errno
 import os
+import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 # Before anything else reads them. One thread a BLAS call: its others would fight with ours for the
 # cores. And tell nobody that the service is used.
@@ -21,6 +24,8 @@ from pipeline.errors import UserError
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 TIMEOUT = 45
@@ -30,6 +35,9 @@ if "uvicorn" in sys.modules:  # a worker: its server is made after this module i
     from pipeline.connection import limit_headers
 
     limit_headers(Settings.read().max_arrival_seconds)
+
+SUPERVISOR = "SERVICE_SUPERVISOR"
+"""Environment variable: the process that a worker tells when it cannot start."""
 
 _answer: "ASGIApp | None" = None
 
@@ -62,7 +70,13 @@ class SoundClassifier:
     """Serves the bundle that ``python -m pipeline.package`` made."""
 
     def __init__(self) -> None:
-        from pipeline import api, classifier, monitoring
+        try:
+            self._start()
+        except Exception as error:
+            _give_up(error)
+
+    def _start(self) -> None:
+        from pipeline import api, audio, classifier, monitoring
 
         global _answer  # noqa: PLW0603  # one service a process; BentoML mounts before it makes it
         settings = Settings.read()
@@ -72,37 +86,90 @@ class SoundClassifier:
         log = monitoring.PredictionLog(settings.prediction_log, metrics)
         app, answer = api.make(model, settings, metrics, log)
         api.warm_up(app, model, settings.threads)
+        if _supervised():
+            audio.mute_decoders()
         _answer = answer
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def check() -> None:
-        """Say in the supervising process what is wrong, for it starts failing workers for ever."""
+        """Look in the supervising process for what is wrong, and listen to workers that find it."""
         try:
             read_card(Settings.read().bundle)
         except UserError as error:
             sys.exit(f"serve: error: {error}")
+        sys.excepthook = _say
+        os.environ[SUPERVISOR] = str(os.getpid())
+        signal.signal(signal.SIGUSR1, _end)
 
     async def __is_ready__(self) -> bool:
         """Whether warm-up is over."""
         return _answer is not None
 
 
-class Direct:
-    """Takes requests past BentoML's own middleware to our application; start and stop stay its.
+def _give_up(error: Exception) -> NoReturn:
+    """End the service and not this worker alone, for BentoML would start the next one for ever.
+
+    Parameters
+    ----------
+    error : Exception
+        Why the worker does not start; raised again unless a sentence says it.
+    """
+    if not _supervised():
+        raise error
+    os.kill(os.getppid(), signal.SIGUSR1)
+    if not isinstance(error, UserError):
+        raise error
+    os.write(2, f"serve: error: {error}\n".encode(errors="replace"))
+    os._exit(1)  # an exception would be logged with all that called us
+
+
+ADDRESS = {
+    errno.EADDRINUSE: "in use already: stop what listens there, or choose another port",
+    errno.EADDRNOTAVAIL: "not this machine's: choose another host",
+    errno.EACCES: "for administrators: choose a port above 1023",
+}
+"""What is wrong with an address that cannot be listened on."""
+
+
+def _say(kind: type[BaseException], error: BaseException, trace: "TracebackType | None") -> None:
+    """Put into a sentence what the supervising process ends with, where it is a user's mistake."""
+    if isinstance(error, OSError) and error.errno in ADDRESS and error.filename is None:
+        sys.stderr.write(f"serve: error: the address is {ADDRESS[error.errno]}.\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def _supervised() -> bool:
+    """Whether this is a worker of ``bentoml serve``, and not left behind by it."""
+    return os.environ.get(SUPERVISOR) == str(os.getppid())
+
+
+def _end(*_: object) -> None:
+    """End the supervising process in good order, but not as if all were well."""
+    atexit.register(os._exit, 1)
+    signal.raise_signal(signal.SIGTERM)
+
+
+class Direct(type(SoundClassifier)):  # type: ignore[misc]  # BentoML's Service
+    """A service whose requests go past BentoML's middleware; start and stop stay its.
 
     Its time-out keeps a timer, and with it the request, for as long as a request may take, after
     it was answered: under load that is memory, 9 KB a request. And it answers a path with a line
     break in it itself, in plain text.
     """
 
-    def __init__(self, app: "ASGIApp") -> None:
-        self.app = app
+    __slots__ = ()
 
-    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Pass on what the server sends."""
-        app = application if scope["type"] == "http" else self.app
-        await app(scope, receive, send)
+    def to_asgi(self, is_main: bool = True) -> "ASGIApp":
+        """Give the server BentoML's application for all but requests, and ours for these."""
+        theirs = super().to_asgi(is_main)
+
+        async def answer(scope: "Scope", receive: "Receive", send: "Send") -> None:
+            await (application if scope["type"] == "http" else theirs)(scope, receive, send)
+
+        return answer
 
 
-SoundClassifier.add_asgi_middleware(Direct)  # type: ignore[attr-defined]  # a bentoml.Service
+# BentoML puts what is added as middleware inside its own
+SoundClassifier.__class__ = Direct  # type: ignore[method-assign]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 import pytest
 import soundfile
 from hypothesis import given, settings
@@ -208,3 +209,39 @@ def test_damaged_bytes_are_decoded_or_refused_but_nothing_else_escapes(
         return
     assert 0 < len(wave) <= 44_100
     assert np.isfinite(wave).all()
+
+
+def damaged_ogg() -> bytes:
+    """The head of a Vorbis file behind a tag, which libsndfile skips."""
+    tag = b"ID3\x04\0\0\0\0\0\x05" + bytes(5)
+    return tag + by_libsndfile("OGG", "VORBIS", tone())[:200]
+
+
+def test_memory_that_libsndfile_loses_to_damaged_ogg_files_is_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(audio, "TOLERATED", 100)
+    monkeypatch.setattr(audio, "_damaged_ogg", 0)
+    content = damaged_ogg()
+
+    def refuse(times: int) -> int:
+        for _ in range(times):
+            with pytest.raises(audio.AudioError):
+                audio.load(content, RATE)
+        return int(psutil.Process().memory_full_info().uss)
+
+    before = refuse(150)
+    assert refuse(2_000) - before < 4_000_000  # each would have kept 6 KB: 12 MB
+
+
+def test_an_ogg_file_sounds_the_same_whether_libsndfile_or_ffmpeg_decodes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for subtype in ("VORBIS", "OPUS"):
+        content = by_libsndfile("OGG", subtype, tone())
+        first = audio.load(content, RATE)
+        monkeypatch.setattr(audio, "TOLERATED", 0)
+        second = audio.load(content, RATE)
+        assert 0 <= len(first) - len(second) < 0.005 * RATE  # of a last block that is not full
+        np.testing.assert_allclose(second, first[: len(second)], atol=1e-4)
+        monkeypatch.undo()

@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import psutil  # type: ignore[import-untyped]
 import pytest
+import soundfile
 
 from bench import harness
-from pipeline.classifier import without_notes
+from pipeline.bundle import CARD, checksums
+from pipeline.classifier import Classifier, without_notes
+from pipeline.errors import UserError
 from tests.bundle import LABELS, sound
 from tests.service.conftest import ROOT, Service
 from tests.service.test_api import wav
@@ -158,12 +163,19 @@ def test_the_process_that_supervises_loads_nothing_heavy(tmp_path: Path) -> None
     )
 
 
+SEALED = b"sealed: "
+"""Begins what is written into a bundle as if it belonged there."""
+
+
 def spoilt(folder: Path, name: str, content: bytes | None) -> Path:
     """Damage a file of a bundle, or take it away."""
     if content is None:
         (folder / name).unlink()
     else:
         (folder / name).write_bytes(content)
+        if content.startswith(SEALED):
+            card = json.loads((folder / CARD).read_text())
+            (folder / CARD).write_text(json.dumps(card | {"checksums": checksums(folder)}))
     return folder
 
 
@@ -176,6 +188,9 @@ def spoilt(folder: Path, name: str, content: bytes | None) -> Path:
         ({}, "spec.npz", None, "spec.npz is missing"),
         ({}, "card.json", b"{", "card.json is damaged"),
         ({}, "card.json", b"{}", "card.json is of an earlier kind"),
+        ({"SOUND_MAX_BYTE": "9"}, None, None, "did you mean SOUND_MAX_BYTES?"),
+        # whole files of another kind: the worker finds out, and shall not be started for ever
+        ({}, "model.tflite", SEALED + b"no model", "is not a bundle (The model is not a valid"),
     ],
 )
 def test_what_is_wrong_at_the_start_is_said_in_one_sentence(
@@ -201,6 +216,104 @@ def test_what_is_wrong_at_the_start_is_said_in_one_sentence(
     (said,) = (line for line in done.stderr.splitlines() if line.startswith("serve: error: "))
     assert sentence in said
     assert "Traceback" not in done.stderr
+
+
+def test_an_address_that_is_taken_is_said_in_one_sentence(
+    server: Service, bundle: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        harness.bentoml_serve(harness.OURS)(server.port),
+        env=environment(tmp_path, SOUND_BUNDLE=str(bundle)),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "serve: error: the address is in use already: stop what listens there, or choose another"
+        " port.\n"
+    )
+    assert httpx.get(f"{server.url}/readyz").status_code == 200
+
+
+def test_a_model_whose_answers_are_not_numbers_is_refused(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = np.full((1, len(LABELS)), np.nan, np.float32)
+    monkeypatch.setattr(Classifier, "infer", lambda *_: answer)
+    with pytest.raises(UserError, match="probabilities of silence are not numbers"):
+        Classifier.load(bundle)
+
+
+TIMERS = """
+import asyncio, gc
+from pipeline import service
+
+async def answer(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body"})
+
+async def send(message):
+    sent.append(message)
+
+async def ask():
+    scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "headers": [],
+             "query_string": b"", "scheme": "http", "server": None, "http_version": "1.1"}
+    await app(scope, None, send)
+    print(len(sent), sum(isinstance(thing, asyncio.TimerHandle) for thing in gc.get_objects()))
+
+sent = []
+app = service.SoundClassifier.to_asgi()  # as a worker has it
+service._answer = answer
+asyncio.run(ask())
+"""
+
+
+def test_no_timer_of_bentoml_keeps_a_request_that_was_answered(
+    bundle: Path, tmp_path: Path
+) -> None:
+    printed = subprocess.run(
+        [sys.executable, "-c", TIMERS],
+        env=environment(tmp_path, SOUND_BUNDLE=str(bundle)),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    assert printed.split() == ["2", "0"]
+
+
+REMARKS = """
+import sys
+from pathlib import Path
+from pipeline import audio
+if "muted" in sys.argv:
+    audio.mute_decoders()
+audio.load(Path(sys.argv[1]), 22050)
+print("Python still speaks", file=sys.stderr)
+"""
+
+
+def test_what_decoders_remark_on_damage_does_not_fill_the_log(
+    server: Service, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "a.mp3", sound("hiss", 1), 22050)
+    damaged = bytearray((tmp_path / "a.mp3").read_bytes())
+    damaged[2000:2400] = bytes(400)
+    (tmp_path / "a.mp3").write_bytes(damaged)
+
+    def said(*how: str) -> str:
+        command = [sys.executable, "-c", REMARKS, str(tmp_path / "a.mp3"), *how]
+        return subprocess.run(
+            command, env=environment(tmp_path), capture_output=True, text=True, check=True
+        ).stderr
+
+    assert "Illegal Audio-MPEG-Header" in said()
+    assert said("muted") == "Python still speaks\n"
+    worker = psutil.Process(server.pid).children()[0]
+    assert Path(f"/proc/{worker.pid}/fd/2").resolve() == Path(os.devnull)
 
 
 READ_ONLY = """
