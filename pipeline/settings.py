@@ -6,6 +6,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
@@ -53,11 +54,17 @@ class Settings:
         Raises
         ------
         UserError
-            When one is not a positive number.
+            When one is not a positive number, or is no setting: a limit with a typing error in
+            its name would be no limit.
         """
         values: dict[str, Any] = {}
-        for field in fields(cls):
-            name = f"SOUND_{field.name.upper()}"
+        names = {f"SOUND_{field.name.upper()}": field for field in fields(cls)}
+        for name in sorted(environment):
+            if name.startswith("SOUND_") and name not in names:
+                likely = get_close_matches(name, names, 1, cutoff=0.8)
+                hint = f"did you mean {likely[0]}?" if likely else "docs/serving.md has them all."
+                raise UserError(f"{name} is not a setting: {hint}")
+        for name, field in names.items():
             text = environment.get(name)
             if not text:
                 continue

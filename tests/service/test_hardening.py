@@ -1,6 +1,6 @@
 """What the service does with damage, lies, floods and its own end; on the real process.
 
-More inputs for a longer run: ``SOUND_FUZZ=100000 pytest tests/service/test_hardening.py``.
+More inputs for a longer run: ``FUZZ_INPUTS=100000 pytest tests/service/test_hardening.py``.
 """
 
 import gzip
@@ -29,7 +29,7 @@ from bench.soak import soak
 from tests.service import evil
 
 ROOT = Path(__file__).parents[2]
-COUNT = int(os.environ.get("SOUND_FUZZ", "10000"))
+COUNT = int(os.environ.get("FUZZ_INPUTS", "10000"))
 """Damaged inputs, a fifth of them over HTTP."""
 
 ANSWERS = {200, 400, 404, 405, 408, 413, 415, 422, 503}

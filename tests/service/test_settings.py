@@ -48,8 +48,17 @@ def test_every_setting_is_read_from_its_variable() -> None:
     read = Settings.read(given)
     for field in fields(Settings):
         assert getattr(read, field.name) in (7, Path("7"))
-    assert Settings.read({"SOUND_MAX_FILES": "", "SOUND_OTHER": "1"}) == Settings()
+    assert Settings.read({"SOUND_MAX_FILES": "", "OTHER": "1"}) == Settings()
     assert Settings().bundle == ROOT / "bundle"
+
+
+def test_a_variable_that_is_nearly_a_setting_is_refused_with_the_one_that_is_meant() -> None:
+    with pytest.raises(UserError, match=r"^SOUND_MAX_BYTE is not a setting.*SOUND_MAX_BYTES\?$"):
+        Settings.read({"SOUND_MAX_BYTE": "1000"})
+    with pytest.raises(
+        UserError, match=r"^SOUND_QUALITY_OF_SERVICE is not a setting: docs/serving\.md"
+    ):
+        Settings.read({"SOUND_QUALITY_OF_SERVICE": "1"})
 
 
 @pytest.mark.parametrize("wrong", ["many", "0", "-1", "1.5", "nan", "inf", "1e400", "٣x"])
