@@ -6,7 +6,7 @@ Credit Risk Scorecards, 2006). Below 0.1 is called stable, above 0.25 changed; w
 would give is stated beside it. Evidently would draw the same numbers as pages of HTML, at the
 price of pandas, scikit-learn and plotly in an image that has to stay small; so it is a plain table:
 
-    python -m pipeline.monitoring predictions/sound-classifier/data/*.log
+    python -m pipeline.monitoring predictions/sound-classifier/data/*.log*
 """
 
 from __future__ import annotations
@@ -371,19 +371,27 @@ def report(
     return sorted(rows, key=lambda row: row[1], reverse=True)
 
 
-def read_log(files: Iterable[Path]) -> list[dict[str, Any]]:
+def read_log(files: Iterable[Path]) -> tuple[list[dict[str, Any]], int]:
     """Read what the monitor logged, a JSON object a line.
+
+    Returns
+    -------
+    predictions : list of dict
+    damaged : int
+        Lines that are none: a service that is killed, or whose disk is full, leaves them behind.
 
     Raises
     ------
     UserError
-        When a file cannot be read or a line is no prediction.
+        When a file cannot be read, or holds something else.
     """
-    predictions = []
+    predictions: list[dict[str, Any]] = []
+    damaged = 0
     for file in files:
+        before, first = len(predictions), 0
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
             raise UserError(f"{file} cannot be read: give the log files of predictions.") from None
         for number, line in enumerate(lines, 1):
             try:
@@ -391,10 +399,14 @@ def read_log(files: Iterable[Path]) -> list[dict[str, Any]]:
                 known = {"label", "confidence"} <= values.keys()
             except (AttributeError, ValueError):
                 known = False
-            if not known:
-                raise UserError(f"{file}, line {number}, is not a logged prediction.")
-            predictions.append(values)
-    return predictions
+            if known:
+                predictions.append(values)
+            else:
+                damaged += 1
+                first = first or number
+        if first and len(predictions) == before:
+            raise UserError(f"{file}, line {first}, is not a logged prediction, and none follows.")
+    return predictions, damaged
 
 
 def main(files: Sequence[Path], bundle: Path) -> str:
@@ -417,14 +429,15 @@ def main(files: Sequence[Path], bundle: Path) -> str:
         reference = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{file} is missing: run `python -m pipeline.package`.") from None
-    predictions = read_log(files)
+    predictions, damaged = read_log(files)
     rows = report(reference, predictions)
     print(f"{'quantity':<12}{'PSI':>8}{'by chance':>12}  verdict")
     for name, index, chance, verdict in rows:
         print(f"{name:<12}{index:>8.3f}{chance:>12.3f}  {verdict}")
     changed = [name for name, _, _, verdict in rows if verdict == "changed"]
     few = "; fewer than 50 say little" if len(predictions) < ENOUGH else ""
-    return f"{len(predictions)} predictions, changed: {', '.join(changed) or 'none'}{few}"
+    lost = f"; {damaged} damaged lines left out" if damaged else ""
+    return f"{len(predictions)} predictions, changed: {', '.join(changed) or 'none'}{few}{lost}"
 
 
 if __name__ == "__main__":

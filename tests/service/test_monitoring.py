@@ -161,8 +161,8 @@ def test_a_log_that_fails_is_counted_and_told_once(
 
 
 def test_logs_that_are_none_are_named(tmp_path: Path) -> None:
-    (tmp_path / "bad.log").write_text('{"label": "bark", "confidence": 1}\nnot JSON\n')
-    with pytest.raises(UserError, match=r"bad.log, line 2, is not a logged prediction"):
+    (tmp_path / "bad.log").write_text("\nnot JSON\n")
+    with pytest.raises(UserError, match=r"bad.log, line 1, is not a logged prediction"):
         monitoring.read_log([tmp_path / "bad.log"])
     (tmp_path / "bad.log").write_text("[1]")
     with pytest.raises(UserError, match="line 1"):
@@ -171,6 +171,18 @@ def test_logs_that_are_none_are_named(tmp_path: Path) -> None:
         monitoring.read_log([tmp_path / "none.log"])
     with pytest.raises(UserError, match=r"reference.json is missing"):
         monitoring.main([], tmp_path)
+
+
+def test_lines_that_a_full_disk_cut_off_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = json.dumps(values(3))
+    (tmp_path / "a.log").write_bytes(f"{whole}\n{whole[:20]}{whole}\n{whole}\n".encode() + b"\xc3")
+    (tmp_path / "reference.json").write_text(json.dumps(REFERENCE))
+    line = monitoring.main([tmp_path / "a.log"], tmp_path)
+    assert line.startswith("2 predictions, ")
+    assert line.endswith("; 2 damaged lines left out")
+    assert capsys.readouterr().out
 
 
 def test_the_report_states_what_chance_would_give() -> None:
