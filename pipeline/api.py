@@ -8,6 +8,7 @@ The application needs no BentoML; :mod:`pipeline.service` puts it into one.
 import asyncio
 import base64
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 import numpy as np
 from fastapi import FastAPI, Query, Request
@@ -47,6 +48,9 @@ POINTS = 600
 
 HEADER_BYTES = 4096
 """Of a part of a form."""
+
+EXTENDED = re.compile(rb""";\s*filename\*\s*=\s*"?utf-8'[^']*'([^;"\s]*)""", re.IGNORECASE)
+"""A file name as RFC 5987 has it: not for forms, but urllib3 before 2 sends ``ö.wav`` so."""
 
 POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none';"
@@ -106,7 +110,7 @@ class Classification(BaseModel):
     known: bool = Field(
         description="Whether `probability` reaches the model's threshold. If not, take the clip for"
         " none of the labels: it is less like them than nearly all clips that the threshold was set"
-        " on."
+        " on. With windows: whether that of any window does."
     )
     probabilities: dict[str, float] = Field(
         description="Of all labels, the highest first; the mean over the windows."
@@ -261,6 +265,9 @@ def _part(head: bytes, content: bytes) -> Part:
         if name.strip().lower() == b"content-disposition":
             _, options = parse_options_header(value.strip())
             filename = options.get(b"filename")
+            extended = EXTENDED.search(value)
+            if filename is None and extended:
+                filename = unquote_to_bytes(extended[1])
             return Part(
                 name=options.get(b"name", b"").decode("utf-8", "replace"),
                 filename=None if filename is None else filename.decode("utf-8", "replace"),
@@ -433,7 +440,8 @@ class Desk:
         duration = waveform.size / spec.sample_rate
         answer = {
             **self._probabilities(found.probabilities),
-            "known": self.classifier.knows(found.probabilities),
+            # several sounds one after the other are less sure as a mean than each is by itself
+            "known": self.classifier.knows(found.windows if windows else found.probabilities),
             "seconds": round(float(min(duration, found.starts[-1] + spec.seconds)), 3),
             "duration": round(duration, 3),
             "model": self._model,
@@ -546,13 +554,13 @@ def make(  # noqa: PLR0915  # the routes, one after the other
     desk = Desk(classifier, settings, metrics, log)
     threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="desk")
     folder = settings.bundle / EXAMPLES
-    examples = {name: folder / name for name in card.get("examples", {}).values()}
+    examples = {name: folder / name for name in card["examples"].values()}
     model = ModelCard(
         **{key: card[key] for key in ModelCard.model_fields if key not in ("limits", "examples")},
         limits=settings.limits(),
         examples=[
             Example(label=label, url=f"/examples/{quote(name)}")
-            for label, name in card.get("examples", {}).items()
+            for label, name in card["examples"].items()
         ],
     )
     asked_windows = Query(
@@ -644,6 +652,8 @@ def make(  # noqa: PLR0915  # the routes, one after the other
         response_class=FileResponse,
         responses={
             200: {"content": {"audio/wav": {}}, "description": "A clip."},
+            206: {"content": {"audio/wav": {}}, "description": "The part that was asked for."},
+            416: {"content": {"text/plain": {}}, "description": "It has no such part."},
             "4XX": {"model": Error, "description": "There is no such clip."},
         },
         summary="A clip to try",

@@ -115,6 +115,15 @@ def test_a_sound_between_the_labels_is_known_to_be_none_of_them(
     assert known == {True, False}
 
 
+def test_sounds_one_after_the_other_are_known_though_their_mean_is_not_sure(bundle: Path) -> None:
+    client = small(bundle)
+    client.classifier.threshold = 0.9
+    content = client.classify(wav(np.concatenate([sound(n, 5) for n in LABELS])), windows=True)
+    assert content.json()["probability"] < 0.9
+    assert max(window["probability"] for window in content.json()["windows"]) > 0.9
+    assert content.json()["known"]
+
+
 def test_a_long_recording_gets_a_timeline(client: Client) -> None:
     wave = np.concatenate([sound("tone", 1, seconds=8), sound("hiss", 2, seconds=8)])
     content = client.classify(wav(wave), windows=True).json()
@@ -393,6 +402,13 @@ def form(*parts: tuple[bytes, bytes], boundary: bytes = b"B") -> bytearray:
 
 
 FILE = b'Content-Disposition: form-data; name="file"; filename="a.wav"'
+
+
+def test_a_file_name_may_be_written_as_older_clients_do() -> None:
+    for name, expected in ((b"utf-8''%C3%B6.wav", "ö.wav"), (b"UTF-8'en'%ff", "\ufffd")):
+        head = b'Content-Disposition: form-data; name="file"; filename*=' + name
+        (part,) = parse_form(form((head, b"x")), FORM, 5)
+        assert (part.name, part.filename, part.content) == ("file", expected, b"x")
 
 
 @given(contents=st.lists(st.binary(max_size=300), max_size=5))

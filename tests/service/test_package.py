@@ -67,7 +67,7 @@ def test_a_new_bundle_takes_the_place_of_the_old_one_whole(
     folder = tmp_path / "bundle"
     shutil.copytree(bundle, folder)
     (folder / "stray").write_text("of before")
-    described = {"labels": LABELS, "threshold": 0.0, "name": "x", "version": "8"}
+    described = json.loads((folder / "card.json").read_text()) | {"version": "8"}
     checked = package.write(folder, trained.network, trained.spec, described)
     assert "noise, for the test clips are not on this machine" in checked
     assert sorted(path.name for path in folder.iterdir()) == [
