@@ -8,7 +8,18 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from pipeline import calibration, fit, params, paths, plots, runs, split, stage, tracking
+from pipeline import (
+    calibration,
+    examples,
+    fit,
+    params,
+    paths,
+    plots,
+    runs,
+    split,
+    stage,
+    tracking,
+)
 from pipeline.backend import keras
 from pipeline.features import FeatureSpec
 from pipeline.featurize import read as read_features
@@ -60,6 +71,7 @@ def main() -> str:
     classes.to_csv(paths.PER_CLASS, index=False, float_format="%.6f")
     bins.to_csv(paths.RELIABILITY, index=False, float_format="%.6f")
     trade_off.to_csv(paths.ABSTENTION, index=False, float_format="%.6f")
+    examples.save(paths.EXAMPLES, predictions, spec.sample_rate)
     paths.METRICS.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     matrix = confusion_matrix(predictions["label"], predictions["predicted"], labels=labels)
     title = f"Test fold {folds.test_fold}: {figures['accuracy']:.1%} of {len(predictions)} clips"

@@ -19,16 +19,17 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 import numpy as np
 import pandas as pd
-import soundfile
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from pipeline import audio, bundle, classifier, history, monitoring, params, paths, stage, tracking
+from pipeline import bundle, classifier, history, monitoring, params, paths, stage, tracking
 from pipeline.classifier import Classifier
 from pipeline.errors import UserError
-from pipeline.features import CHUNK, FeatureSpec, extract, normalise
+from pipeline.examples import load as load_examples
+from pipeline.examples import write as write_examples
+from pipeline.features import CHUNK, FeatureSpec, extract, normalise, windows
 
 if TYPE_CHECKING:
     import keras
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-5
 """Largest difference of a probability between LiteRT and Keras."""
-
-EXAMPLE_SECONDS = 10.0
-"""Of an example, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +77,7 @@ def main(wanted: str = history.CHAMPION) -> str:
         spec = FeatureSpec.load(held / "extra_files" / paths.MODEL_SPEC.name)
         dataset = json.loads((held / "extra_files" / paths.DATASET.name).read_text("utf-8"))
         predictions = _predictions(version, Path(temporary))
+        clips = _examples(version, Path(temporary), spec)
     material = find_material(version)
     described = card(client, version, dataset, spec)
     checked = write(
@@ -86,9 +85,9 @@ def main(wanted: str = history.CHAMPION) -> str:
         network,
         spec,
         described,
-        clips=None if material is None else test_windows(material, version),
+        clips=example_windows(clips, spec) if material is None else test_windows(material, version),
         reference=reference(material, predictions, described["labels"]),
-        examples={} if material is None or predictions is None else examples(predictions, spec),
+        examples=clips,
     )
     size = sum(file.stat().st_size for file in paths.BUNDLE.rglob("*") if file.is_file())
     return f"{name} version {version.version} -> {paths.BUNDLE}/, {size / 1e6:.1f} MB; {checked}"
@@ -174,6 +173,12 @@ def test_windows(material: Material, version: ModelVersion) -> "Floats":
     return np.asarray(material.array[np.flatnonzero(material.index["fold"] == fold)])
 
 
+def example_windows(clips: "Mapping[str, Floats]", spec: FeatureSpec) -> "Floats | None":
+    """Features of the examples, of as many as there are; shape (windows, bands, frames)."""
+    pieces = [piece for clip in clips.values() for piece in windows(clip, spec)]
+    return np.stack([extract(piece, spec) for piece in pieces]) if pieces else None
+
+
 def reference(
     material: Material | None, predictions: pd.DataFrame | None, labels: list[str]
 ) -> dict[str, Any]:
@@ -205,23 +210,6 @@ def reference(
     return held
 
 
-def examples(predictions: pd.DataFrame, spec: FeatureSpec) -> dict[str, "Floats"]:
-    """One clip a label from the test fold: the one that the model is most certain of and right.
-
-    Returns
-    -------
-    dict
-        Waveforms at the spec's sample rate by label; without those that are not on this machine.
-    """
-    chosen = {}
-    right = predictions[predictions["label"] == predictions["predicted"]]
-    for label, clips in right.groupby("label"):
-        best = clips.sort_values([f"p_{label}", "path"], ascending=[False, True])["path"].iloc[0]
-        with contextlib.suppress(audio.AudioError):
-            chosen[str(label)] = audio.load(paths.AUDIO / best, spec.sample_rate, EXAMPLE_SECONDS)
-    return chosen
-
-
 def write(
     folder: Path,
     network: "keras.Model",
@@ -248,7 +236,7 @@ def write(
     reference : dict, optional
         See :func:`reference`.
     examples : dict, optional
-        See :func:`examples`.
+        Waveforms by label; see :mod:`pipeline.examples`.
 
     Returns
     -------
@@ -263,16 +251,12 @@ def write(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".bundle-", dir=folder.parent) as temporary:
         made = Path(temporary) / "bundle"
-        (made / bundle.EXAMPLES).mkdir(parents=True)
+        made.mkdir()
         export(network, made / bundle.MODEL)
         spec.save(made / bundle.SPEC)
         exported = Classifier((made / bundle.MODEL).read_bytes(), spec, described)
         checked = compare(network, exported, clips)
-        named = {}
-        for number, (label, waveform) in enumerate(sorted((examples or {}).items())):
-            # a label may be anything; a name that is not safe as a file's becomes a number
-            named[label] = f"{label if label.isidentifier() and label.isascii() else number}.wav"
-            soundfile.write(made / bundle.EXAMPLES / named[label], waveform, spec.sample_rate)
+        named = write_examples(made / bundle.EXAMPLES, examples or {}, spec.sample_rate)
         _write_json(made / bundle.REFERENCE, reference or {})
         held = {"examples": named, "checked": checked, "checksums": bundle.checksums(made)}
         _write_json(made / bundle.CARD, {**described, **held})
@@ -349,6 +333,17 @@ def _predictions(version: ModelVersion, folder: Path) -> pd.DataFrame | None:
     except UserError:
         return None  # the version was made without our evaluation
     return pd.read_csv(file, keep_default_na=False)
+
+
+def _examples(version: ModelVersion, folder: Path, spec: FeatureSpec) -> "dict[str, Floats]":
+    """Fetch the example clips from the training run."""
+    if not version.run_id:
+        return {}
+    try:
+        source = f"runs:/{version.run_id}/{paths.EXAMPLES.name}"
+        return load_examples(Path(fetch(source, folder)), spec.sample_rate)
+    except UserError:
+        return {}  # the version was made without our evaluation
 
 
 if __name__ == "__main__":

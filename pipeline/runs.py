@@ -42,6 +42,7 @@ REPORTS = (
     paths.ABSTENTION,
     paths.ABSTENTION_PLOT,
     paths.SEARCH_PLOT,
+    paths.EXAMPLES,
 )
 """What the evaluation adds to the run."""
 
