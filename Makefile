@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
+# Make expands what stands in the environment as its own language; `value` takes it as it is, for a
+# version may come with a request and an address may hold a password.
+export MLFLOW_TRACKING_URI := $(or $(value MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 
 .DEFAULT_GOAL := help
 .PHONY: help run report notebooks docs ui test lint format lock bench bench-registry bench-serve bench-soak bench-quality bento clean package serve
@@ -31,7 +33,7 @@ ui: $(BIN)/.installed ## open the MLflow UI on http://127.0.0.1:5000 (PORT=5001:
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI) --host 127.0.0.1 --port $(PORT)
 
 package: $(BIN)/.installed ## make the serving bundle of the champion in bundle/
-	python -m pipeline.package $(if $(VERSION),"$$VERSION")
+	python -m pipeline.package $(if $(value VERSION),"$$VERSION")
 
 serve: PORT ?= 3000
 serve: package ## serve the champion on http://127.0.0.1:3000 (PORT=3001: there)
@@ -75,13 +77,14 @@ lock: $(BIN)/.installed ## resolve pyproject.toml into the two lock files
 	$(COMPILE) --constraints requirements.lock --output-file requirements-service.lock
 
 image: $(BIN)/.installed ## build the image of the bundle with Docker or Podman
-	python -m deploy.image $(if $(BASE),--base "$$BASE") $(if $(PIP_CONFIG),--pip-config "$$PIP_CONFIG")
+	python -m deploy.image $(if $(value BASE),--base "$$BASE") $(if $(value PIP_CONFIG),--pip-config "$$PIP_CONFIG")
 
 eb-bundle: $(BIN)/.installed ## write the Elastic Beanstalk bundle of the image and its smoke test
-	python -m deploy.bundle $(if $(REGISTRY),--registry "$$REGISTRY")
+	python -m deploy.bundle $(if $(value REGISTRY),--registry "$$REGISTRY")
 
+deploy-local: PORT ?= 8080
 deploy-local: eb-bundle ## run that bundle here, behind its nginx, on http://127.0.0.1:8080
-	python -m deploy.local
+	python -m deploy.local --port "$(PORT)"
 
 compare: $(BIN)/.installed ## compare the pipeline's outputs with those of the commit BASE
 	deploy/compare.sh "$$BASE"

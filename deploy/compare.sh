@@ -30,7 +30,7 @@ before=$(git -C "$tree" rev-parse HEAD)
     echo
     dvc params diff --md "$before"
     echo
-    echo "Plots of both: \`plots\` among the artifacts of this run."
+    echo "Plots of both, and the notebooks: \`pages\` among the artifacts of this run."
 } > build/compare.md
 dvc plots diff --out build/plots "$before" > /dev/null
 cat build/compare.md

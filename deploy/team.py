@@ -1,6 +1,6 @@
 """What a runner shares with the team: DVC's remote and, without a server, the store of MLflow.
 
-    DVC_REMOTE=s3://... python -m deploy.team pull | push
+    DVC_REMOTE=s3://... [MLFLOW_TRACKING_URI=http://...] python -m deploy.team pull | push
 
 The outputs of every stage are kept by what they were made from (DVC's run cache), so that a runner
 that starts with nothing reproduces only what nobody has made before.
@@ -73,7 +73,8 @@ def _remote() -> str:
 
 
 def _server() -> bool:
-    return bool(os.environ.get("MLFLOW_SERVER"))
+    address = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:"
+    return not address.startswith("sqlite:")
 
 
 def _dvc(*arguments: str) -> None:

@@ -15,6 +15,10 @@ Action = Callable[["Job", dict[str, str]], dict[str, str]]
 """Takes the job and the action's inputs, gives its outputs."""
 
 
+class Cancelled(Exception):  # noqa: N818
+    """Somebody cancels the run while an action is at work."""
+
+
 class ActionFailed(Exception):  # noqa: N818  # as GitHub says it
     """An action's own word that it failed."""
 
@@ -37,6 +41,7 @@ class Job:
     environment: dict[str, str]
     steps: dict[str, Step] = field(default_factory=dict)
     failed: bool = False
+    cancelled: bool = False
     outputs: dict[str, str] = field(default_factory=dict)
 
     def value(self, text: str) -> str:
@@ -54,8 +59,9 @@ class Job:
             )
         known = {
             "get": self._get,
-            "success": lambda: not self.failed,
-            "failure": lambda: self.failed,
+            "success": lambda: not self.failed and not self.cancelled,
+            "failure": lambda: self.failed and not self.cancelled,
+            "cancelled": lambda: self.cancelled,
             "always": lambda: True,
         }
         return eval("".join(parts).strip(), {"__builtins__": {}}, known)
@@ -106,7 +112,7 @@ def run(
     for number, step in enumerate(described["steps"]):
         title = step.get("name") or step.get("uses") or step["run"]
         wanted = str(step.get("if", "success()"))
-        if not re.search(r"\b(success|failure|always)\(\)", wanted):
+        if not re.search(r"\b(success|failure|cancelled|always)\(\)", wanted):
             wanted = f"success() && ({wanted})"
         key = step.get("id", f"step-{number}")
         if not job.evaluate(wanted):
@@ -121,6 +127,7 @@ def run(
         job.steps[key] = done
         print(f"--- {title}: {done.outcome}\n{done.log}", file=sys.stderr)
         job.failed = job.failed or done.outcome == "failure"
+        job.cancelled = job.cancelled or done.outcome == "cancelled"
     job.outputs = {k: job.value(str(v)) for k, v in described.get("outputs", {}).items()}
     return job
 
@@ -131,6 +138,8 @@ def _use(job: Job, step: dict[str, Any], actions: dict[str, Action]) -> Step:
     inputs = {key: job.value(str(value)) for key, value in step.get("with", {}).items()}
     try:
         return Step("success", actions[name](job, inputs))
+    except Cancelled:
+        return Step("cancelled")
     except ActionFailed as failed:
         return Step("failure", log=str(failed))
 

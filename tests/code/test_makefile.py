@@ -1,0 +1,50 @@
+"""What comes from outside goes through make as it is."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HOSTILE = "$(shell touch run-by-make)`touch run-by-sh`;$(touch run-by-sh)"
+
+
+@pytest.mark.parametrize(
+    ("target", "variable"),
+    [
+        ("package", "VERSION"),
+        ("package", "MLFLOW_TRACKING_URI"),
+        ("image", "BASE"),
+        ("image", "PIP_CONFIG"),
+        ("eb-bundle", "REGISTRY"),
+        ("push", "REGISTRY"),
+        ("smoke", "URL"),
+        ("compare", "BASE"),
+        ("aws-wait", "STAGE"),
+        ("aws-rollback", "LABEL"),
+        ("aws-up", "REPOSITORY"),
+        ("aws-down", "CONFIRM"),
+    ],
+)
+def test_a_value_from_the_environment_is_not_a_command(
+    target: str, variable: str, tmp_path: Path
+) -> None:
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / ".installed").touch()
+    for program in ("python", "deploy/compare.sh"):  # instead of the real ones: say what they get
+        file = (tmp_path if "/" in program else programs) / program
+        file.parent.mkdir(exist_ok=True)
+        file.write_text('#!/bin/sh\necho "$MLFLOW_TRACKING_URI" "$@" > said\n')
+        file.chmod(0o755)
+    (tmp_path / "requirements.lock").touch()
+    os.utime(tmp_path / "requirements.lock", (0, 0))
+    subprocess.run(
+        ["make", "-f", ROOT / "Makefile", target],
+        cwd=tmp_path,
+        env={**os.environ, variable: HOSTILE},
+        check=True,
+    )
+    assert HOSTILE in (tmp_path / "said").read_text()
+    assert not list(tmp_path.glob("run-by-*"))
