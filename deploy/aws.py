@@ -8,16 +8,18 @@ python -m deploy.aws up OWNER/REPOSITORY MAIL | down NAME
 """
 
 import argparse
+import contextlib
 import os
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
 from deploy import engine, image, settings
 from pipeline import stage
@@ -67,7 +69,9 @@ def scan() -> str:
         try:
             found: dict[str, Any] = ecr.describe_image_scan_findings(**which)
         except ecr.exceptions.ScanNotFoundException:
-            ecr.start_image_scan(**which)
+            # the one that a push starts may not have been listed yet, and a day allows one
+            with contextlib.suppress(ecr.exceptions.LimitExceededException):
+                ecr.start_image_scan(**which)
             return None
         status = found["imageScanStatus"]["status"]
         if status in ("FAILED", "UNSUPPORTED_IMAGE"):
@@ -93,15 +97,23 @@ def environment_name(which: str) -> str:
 def wait(which: str) -> str:
     """Wait until an environment takes a deployment; tell the workflow what it runs now.
 
-    Outputs of the step are ``previous``, the label of the version that runs, ``deployed``, which is
-    ``true`` where that is the very version that would be deployed, and the ``address``.
+    Outputs of the step are ``application`` and ``environment`` by their names, ``previous``, the
+    label of the version that runs, ``deployed``, which is ``true`` where that is the very version
+    that would be deployed, and the ``address``.
     """
-    now = _ready(environment_name(which))
+    name = environment_name(which)
+    now = _ready(name)
     label = now.get("VersionLabel", "")
     wanted = os.environ.get("VERSION_LABEL") or image.read_name().split(":")[1]
     same = label == wanted and now.get("Health") in ("Green", "Yellow")
-    settings.output(previous=label, deployed=str(same).lower(), address=now.get("CNAME", ""))
-    return f"{environment_name(which)} is ready and runs {label or 'no version'}"
+    settings.output(
+        application=settings.load().name,
+        environment=name,
+        previous=label,
+        deployed=str(same).lower(),
+        address=now.get("CNAME", ""),
+    )
+    return f"{name} is ready and runs {label or 'no version'}"
 
 
 def rollback(which: str, label: str) -> str:
@@ -133,6 +145,8 @@ def up(repository: str, mail: str) -> str:
     cloudformation = client("cloudformation")
     parameters = {
         "Name": chosen.name,
+        "StagingName": environment_name("staging"),
+        "ProductionName": environment_name("production"),
         "Repository": repository,
         "Mail": mail,
         "Dollars": str(chosen.budget.dollars),
@@ -141,6 +155,11 @@ def up(repository: str, mail: str) -> str:
         "CreateProvider": "false" if _provider() else "true",
     }
     present = _stack(chosen.name)
+    if present and present["StackStatus"] in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED"):
+        raise UserError(
+            f"the stack {chosen.name} was never made whole: `make aws-down CONFIRM={chosen.name}`,"
+            " and then again."
+        )
     if present:  # a provider that this very stack made must stay in it
         before = {one["ParameterKey"]: one["ParameterValue"] for one in present["Parameters"]}
         parameters["CreateProvider"] = before["CreateProvider"]
@@ -162,9 +181,7 @@ def up(repository: str, mail: str) -> str:
             if "No updates" not in str(error):
                 raise
         finished = "stack_update_complete"
-    cloudformation.get_waiter(finished).wait(
-        StackName=chosen.name, WaiterConfig={"Delay": max(1, int(POLL)), "MaxAttempts": 240}
-    )
+    _finish(chosen.name, finished)
     stack = _stack(chosen.name)
     for output in (stack or {}).get("Outputs", []):
         variable = re.sub(r"(?<!^)(?=[A-Z])", "_", output["OutputKey"]).upper()
@@ -188,14 +205,32 @@ def down(confirmed: str) -> str:
     cloudformation = client("cloudformation")
     held = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
     for resource in held:
-        if resource.get("ResourceType") == "AWS::S3::Bucket":
+        if resource.get("ResourceType") == "AWS::S3::Bucket" and "PhysicalResourceId" in resource:
             bucket = boto3.resource("s3").Bucket(resource["PhysicalResourceId"])
-            bucket.object_versions.delete()
+            # a start before this one may have come as far as deleting it
+            with contextlib.suppress(bucket.meta.client.exceptions.NoSuchBucket):
+                bucket.object_versions.delete()
     cloudformation.delete_stack(StackName=name)
-    cloudformation.get_waiter("stack_delete_complete").wait(
-        StackName=name, WaiterConfig={"Delay": max(1, int(POLL)), "MaxAttempts": 240}
-    )
+    _finish(name, "stack_delete_complete")
     return f"{name} is gone: {len(held)} resources"
+
+
+def _finish(name: str, state: str) -> None:
+    """Wait for a stack; where it fails, say what failed first and why."""
+    cloudformation = client("cloudformation")
+    started = datetime.now(UTC) - timedelta(minutes=1)  # clocks differ
+    try:
+        cloudformation.get_waiter(state).wait(
+            StackName=name, WaiterConfig={"Delay": max(1, int(POLL)), "MaxAttempts": 240}
+        )
+    except WaiterError as error:
+        events = cloudformation.describe_stack_events(StackName=name)["StackEvents"]
+        for event in reversed(events):  # the newest comes first
+            failed = str(event.get("ResourceStatus", "")).endswith("_FAILED")
+            if failed and event["Timestamp"] > started:
+                why = event.get("ResourceStatusReason", "no reason is given")
+                raise UserError(f"{event['LogicalResourceId']} in {name}: {why}") from error
+        raise
 
 
 def _has(repository: str, tag: str) -> bool:
@@ -270,6 +305,10 @@ def _program() -> Callable[[], str]:
     values = [getattr(given, name) for name in given.names]
 
     def run() -> str:
+        for name, value in zip(given.names, values, strict=True):
+            # make gives an empty one for what was not set; for the others that means something
+            if not value and name in ("registry", "stage", "repository", "mail"):
+                raise UserError(f"{name.upper()} is not set: give it to make, {name.upper()}=...")
         try:
             return str(given.run(*values))
         except (ClientError, BotoCoreError) as error:

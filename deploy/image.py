@@ -70,7 +70,7 @@ def main(base: str | None = None, pip_config: Path | None = None, *, cache: bool
     if program == "podman":
         options.append("format=docker")  # the other one has no health checks
     bento = f"{name}:{label}"
-    _bentoml(environment, "build", "--version", label)
+    _bentoml(environment, "build", "--name", name, "--version", label)
     chosen = [part for option in options for part in ("--opt", option)]
     _bentoml(environment, "containerize", bento, "--backend", program, "-t", image, *chosen)
     known = engine.inspect(image)

@@ -78,13 +78,15 @@ def deployed(archive: Path, port: int) -> Iterator[str]:
     Raises
     ------
     UserError
-        When there is no bundle, no nginx, or a hook fails.
+        When there is no bundle, no nginx, the port is taken, or a hook fails.
     """
     nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if nginx is None:
         raise UserError("nginx is not installed: on Debian, `apt-get install nginx-light`.")
     if not archive.is_file():
         raise UserError(f"{archive} is missing: make it with `make eb-bundle`.")
+    if not _is_free(port):
+        raise UserError(f"port {port} is taken: choose another, `make deploy-local PORT=8081`.")
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.chmod(0o755)  # nginx's worker is another user
@@ -119,6 +121,12 @@ def unpack(archive: Path, folder: Path) -> None:
         for entry in opened.infolist():
             made = Path(opened.extract(entry, folder))
             made.chmod((entry.external_attr >> 16) & 0o777 or 0o644)
+
+
+def _is_free(port: int) -> bool:
+    """Whether nobody listens: what another program answers is no sign that the bundle runs."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def _free_port() -> int:

@@ -70,7 +70,8 @@ class Budget(Strict):
 class Settings(Strict):
     """All of the file."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9-]{2,39}$")
+    # an environment's name is this one and "-production", and may have 40 characters
+    name: str = Field(min_length=3, max_length=29, pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")
     environment: Environment
     scan: Scan
     budget: Budget

@@ -90,6 +90,10 @@ def check(address: str, folder: Path = FOLDER, patience: float = 60.0) -> str:
         expected: dict[str, Any] = json.loads((folder / EXPECTED).read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder / EXPECTED} is missing: `make eb-bundle` writes it.") from None
+    except ValueError:
+        raise UserError(f"{folder / EXPECTED} is damaged: `make eb-bundle` writes it.") from None
+    if not address:
+        raise UserError("URL is not set: `make smoke URL=...`.")
     url = address if "://" in address else f"http://{address}"
     try:
         with httpx.Client(base_url=url, timeout=60) as client:
@@ -105,7 +109,9 @@ def check(address: str, folder: Path = FOLDER, patience: float = 60.0) -> str:
                 if said["label"] != answer["label"] or far or said["model"] != model:
                     got = {key: said[key] for key in ("label", "probability", "model")}
                     raise UserError(f"{url} answers {got} for {name}, and not {answer}.")
-    except (httpx.HTTPError, ValueError, KeyError) as error:
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is missing: `make eb-bundle` writes it.") from None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
         raise UserError(f"{url} does not answer as it should: {error}.") from error
     count = len(expected["clips"])
     return f"{url} serves version {model['version']} and is right on {count} clips"

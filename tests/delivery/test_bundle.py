@@ -70,13 +70,15 @@ def test_the_archive_depends_on_the_content_alone(held: dict[str, str], tmp_path
     [
         ("  update: Sometimes", "settings.yaml: environment.update: Input should be 'Immutable'"),
         ("  colour: red", "settings.yaml: environment.colour: Extra inputs are not permitted."),
+        ("name: sound-", "settings.yaml: name: String should match pattern"),
+        ("name: a-name-that-is-much-too-long-x", "settings.yaml: name: String should have at most"),
         ("  log_days: 2", "settings.yaml: environment.log_days: Input should be 1, 3,"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_name(line: str, sentence: str, tmp_path: Path) -> None:
     key = line.partition(":")[0]
     kept = [old for old in settings.FILE.read_text().splitlines() if not old.startswith(key)]
-    place = kept.index("environment:") + 1
+    place = kept.index("environment:") + line.startswith(" ")
     file = tmp_path / "settings.yaml"
     file.write_text("\n".join([*kept[:place], line, *kept[place:]]))
     with pytest.raises(UserError) as refused:

@@ -68,13 +68,7 @@ def test_every_library_that_decodes_is_in_it(image: Image, kind: str) -> None:
 
 
 def test_it_is_small(image: Image) -> None:
-    saved = subprocess.Popen([engine.find(), "save", image.name], stdout=subprocess.PIPE)
-    assert saved.stdout
-    compressor, size = zlib.compressobj(1), 0  # quick; registries compress better
-    while chunk := saved.stdout.read(1 << 20):
-        size += len(compressor.compress(chunk))
-    assert saved.wait() == 0
-    assert size + len(compressor.flush()) <= 180e6
+    # compressed, see test_rehearsal.py, which pushes it
     assert engine.inspect(image.name)["Size"] <= 450e6
 
 

@@ -7,11 +7,15 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
+from botocore.stub import Stubber
 from cfnlint.decode import cfn_yaml
 from moto import mock_aws
+from moto.cloudformation.models import Event, cloudformation_backends
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from ruamel.yaml import YAML
 
-from deploy import aws, settings
+from deploy import aws, image, settings
 from pipeline.errors import UserError
 
 NAME = settings.load().name
@@ -128,3 +132,83 @@ def test_down_has_to_be_confirmed_and_takes_everything(stack: dict[str, str]) ->
     assert s3.list_buckets()["Buckets"] == []
     assert boto3.client("ecr").describe_repositories()["repositories"] == []
     assert aws.down(NAME) == f"{NAME} has no stack: nothing is there"
+
+
+def of_moto() -> Any:
+    """The stack as moto holds it, to bring it where moto never goes by itself."""
+    (stack,) = cloudformation_backends[DEFAULT_ACCOUNT_ID]["eu-west-1"].stacks.values()
+    return stack
+
+
+def test_down_goes_on_where_it_was_interrupted(stack: dict[str, str]) -> None:
+    boto3.client("s3").delete_bucket(Bucket=stack["Bundles"])
+    # AWS takes what is gone for deleted; moto, which is asked to only now, does not
+    with pytest.raises(ClientError, match=r"NoSuchBucket.* DeleteStack"):
+        aws.down(NAME)
+
+
+def test_a_stack_that_was_never_whole_has_to_go_first(stack: dict[str, str]) -> None:
+    of_moto().status = "ROLLBACK_COMPLETE"
+    with pytest.raises(UserError, match=f"never made whole: `make aws-down CONFIRM={NAME}`"):
+        aws.up("someone/sounds", "someone@example.org")
+
+
+def test_what_failed_first_is_named_with_its_reason(
+    stack: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = of_moto()
+
+    def update(*_: Any, **__: Any) -> None:
+        held.status = "UPDATE_ROLLBACK_COMPLETE"
+        for resource, why in (("Staging", "No Solution Stack"), ("Budget", "cancelled")):
+            held.events.append(
+                Event(held.stack_id, NAME, resource, "", "AWS::X::Y", "UPDATE_FAILED", why, None)
+            )
+
+    monkeypatch.setattr(held, "update", update)
+    with pytest.raises(UserError, match=f"^Staging in {NAME}: No Solution Stack"):
+        aws.up("someone/sounds", "someone@example.org")
+
+
+def test_a_scan_that_was_begun_by_the_push_is_waited_for(
+    account: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ecr = boto3.client("ecr")
+    monkeypatch.setattr(aws, "client", lambda _: ecr)
+    monkeypatch.setattr(aws, "POLL", 0.0)
+    monkeypatch.setattr(image, "read_name", lambda: f"{NAME}:v7-0123456789ab")
+    with Stubber(ecr) as said:
+        said.add_client_error("describe_image_scan_findings", "ScanNotFoundException")
+        said.add_client_error("start_image_scan", "LimitExceededException")
+        said.add_response(
+            "describe_image_scan_findings", {"imageScanStatus": {"status": "IN_PROGRESS"}}
+        )
+        found = {
+            "imageScanStatus": {"status": "COMPLETE"},
+            "imageScanFindings": {"findingSeverityCounts": {"CRITICAL": 1, "LOW": 2}},
+        }
+        said.add_response("describe_image_scan_findings", found)
+        with pytest.raises(UserError, match="has findings: 1 CRITICAL, 2 LOW"):
+            aws.scan()
+        said.assert_no_pending_responses()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["push", ""], "REGISTRY is not set"),
+        (["wait", ""], "STAGE is not set"),
+        (["wait", "prod"], "there is no environment sound-classifier-prod: make it with"),
+        (["rollback", "", "v1"], "STAGE is not set"),
+        (["rollback", "staging", ""], "had no version before this one"),
+        (["up", "", "x@example.org"], "REPOSITORY is not set"),
+        (["up", "someone/sounds", ""], "MAIL is not set"),
+        (["down", ""], f"make aws-down CONFIRM={NAME}"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_named(
+    arguments: list[str], sentence: str, account: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["aws", *arguments])
+    with pytest.raises(UserError, match=sentence):
+        aws._program()()

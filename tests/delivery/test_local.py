@@ -1,5 +1,6 @@
 """The very bundle behind a real nginx: limits, refusals, readiness and the smoke test."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,3 +73,10 @@ def test_a_container_that_does_not_become_ready_fails_the_deployment(
         local.deployed(tmp_path / "bundle.zip", free_port()),
     ):
         pass
+
+
+def test_what_another_program_answers_is_not_taken_for_the_bundle(archive: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} is taken"), local.deployed(archive, port):
+            pass

@@ -8,6 +8,7 @@ models is not part of it: a bundle is put there instead of the step that package
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,15 +26,17 @@ from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
 from bench.harness import free_port
-from deploy import aws, engine, image, settings
+from deploy import engine, image
 from tests.delivery import workflow
 from tests.delivery.beanstalk import Beanstalk, wait_until_ready
 from tests.delivery.conftest import ROOT, Image
-from tests.delivery.workflow import ActionFailed, Job
+from tests.delivery.workflow import ActionFailed, Cancelled, Job
 
 pytestmark = pytest.mark.image
 
-NAME = settings.load().name
+NAME = "city-sounds"
+"""Not the one that the settings come with: all names follow from it."""
+
 STAGING, PRODUCTION = f"{NAME}-staging", f"{NAME}-production"
 IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.org")
 WORKFLOWS = ROOT / ".github" / "workflows"
@@ -50,6 +53,8 @@ class Stage:
     environment: dict[str, str]
     bundle: Path
     base: str
+    cancel: bool = False
+    """Whether somebody cancels the next deployment once it has begun."""
 
     def run(self, file: str, job: str, **context: Any) -> Job:
         """Run a job with what GitHub would give it."""
@@ -73,7 +78,7 @@ class Stage:
         )
 
     def deploy(self, label: str, stage: str = "staging") -> Job:
-        """Run the deployment to a stage."""
+        """Run the deployment of the artifact, which has that label, to a stage."""
         return self.run("deploy-stage.yml", "deploy", inputs={"stage": stage, "label": label})
 
     def actions(self) -> dict[str, workflow.Action]:
@@ -144,6 +149,9 @@ class Stage:
                     SourceBundle={"S3Bucket": bucket, "S3Key": key},
                 )
             api.update_environment(EnvironmentName=name, VersionLabel=label)
+            if self.cancel:
+                self.cancel = False
+                raise Cancelled
             while True:
                 (found,) = api.describe_environments(EnvironmentNames=[name])["Environments"]
                 events = api.describe_events(EnvironmentName=name)["Events"]
@@ -171,6 +179,14 @@ class Stage:
         boto3.client("ecr").put_image(
             repositoryName=repository, imageManifest=manifest.text, imageTag=tag
         )
+
+
+def change_settings(folder: Path, before: str, after: str) -> None:
+    """Replace a line of a checkout's settings."""
+    file = folder / "deploy" / "settings.yaml"
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after))
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -220,8 +236,8 @@ def stage(
     folder = tmp_path_factory.mktemp("rehearsal") / "checkout"
     shutil.copytree(image.clone.folder, folder, symlinks=True)
     shutil.rmtree(folder / "build", ignore_errors=True)
-    chosen = folder / "deploy" / "settings.yaml"
-    chosen.write_text(chosen.read_text().replace("ready_seconds: 120", "ready_seconds: 30"))
+    change_settings(folder, "name: sound-classifier", f"name: {NAME}")
+    change_settings(folder, "ready_seconds: 120", "ready_seconds: 60")
     image.clone.ok("git", "-C", str(folder), *IDENTITY, "commit", "-qam", "less patience")
     # the environment is installed already: make must not think that it is out of date
     (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
@@ -242,15 +258,10 @@ def stage(
     before = dict(os.environ)
     os.environ.update(given)
     try:
-        aws.POLL = 0.5
-        aws.up("someone/sounds", "someone@example.org")
-        described = boto3.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"][0]
-        outputs = {one["OutputKey"]: one["OutputValue"] for one in described["Outputs"]}
-        variables = {
-            "AWS_REGION": outputs["AwsRegion"],
-            "AWS_DEPLOY_ROLE": outputs["AwsDeployRole"],
-            "AWS_BUNDLES": outputs["AwsBundles"],
-        }
+        said = image.clone.ok(
+            "make", "-C", str(folder), "aws-up", REPOSITORY="someone/sounds", MAIL="me@example.org"
+        )
+        variables = dict(re.findall(r"^gh variable set (\w+) --body (\S+)$", said, re.MULTILINE))
         yield Stage(folder, beanstalk, registry, variables, given, bundle, base_image)
     finally:
         beanstalk.close()
@@ -291,7 +302,7 @@ def spoil(stage: Stage, good: str, how: str) -> str:
     folder.mkdir(exist_ok=True)
     lines = [f"FROM {NAME}:{good}"]
     if how == "dead":
-        lines.append('CMD ["sleep", "600"]')
+        lines.append("CMD trap exit TERM; sleep 600 & wait")
     elif how == "wrong":
         card = json.loads((stage.bundle / "card.json").read_text())
         card["labels"] = [*card["labels"][1:], card["labels"][0]]
@@ -302,8 +313,11 @@ def spoil(stage: Stage, good: str, how: str) -> str:
     (stage.folder / image.NAME).write_text(f"{NAME}:{label}\n")
     environment = {**os.environ, "REGISTRY": stage.registry}
     environment["PATH"] = f"{stage.folder}/.venv/bin:{environment['PATH']}"
+    patience = ("ready_seconds: 60", f"ready_seconds: {10 if how == 'dead' else 60}")
+    change_settings(stage.folder, *patience)
     for target in ("push", "eb-bundle"):
         subprocess.run(["make", target], cwd=stage.folder, env=environment, check=True)
+    change_settings(stage.folder, *reversed(patience))
     stage._upload(
         Job(stage.folder, {}, {}), {"path": "build/bundle.zip build/image.txt build/smoke/"}
     )
@@ -313,6 +327,15 @@ def spoil(stage: Stage, good: str, how: str) -> str:
 def test_a_good_version_goes_to_staging_and_to_production(stage: Stage, good: str) -> None:
     assert serving(stage) == serving(stage, PRODUCTION) == "7"
     assert stage.beanstalk.environments[PRODUCTION].label == good
+
+
+def test_what_was_pushed_is_small(stage: Stage, good: str) -> None:
+    found = boto3.client("ecr").batch_get_image(repositoryName=NAME, imageIds=[{"imageTag": good}])[
+        "images"
+    ]
+    layers = json.loads(found[0]["imageManifest"])["layers"]
+    # compressed in haste here (see containers.conf); usually it is smaller
+    assert 100e6 < sum(layer["size"] for layer in layers) <= 180e6
 
 
 def test_the_same_version_is_not_deployed_twice(stage: Stage, good: str) -> None:
@@ -350,23 +373,39 @@ def test_a_version_that_answers_wrongly_is_replaced_by_the_one_before(
     assert serving(stage) == "7"
 
 
-def test_throttling_is_waited_out(stage: Stage, good: str) -> None:
-    label = spoil(stage, good, "twin")
-    stage.beanstalk.throttled = 3
-    assert not stage.deploy(label).failed
-    assert stage.beanstalk.throttled == 0
-    assert stage.beanstalk.environments[STAGING].label == label
+@pytest.fixture(scope="module")
+def twin(stage: Stage, good: str) -> str:
+    """The label of a version as good as the other; the artifact is its from now on."""
+    return spoil(stage, good, "twin")
 
 
-def test_a_deployment_in_progress_is_waited_for(stage: Stage, good: str) -> None:
+def test_a_deployment_that_somebody_cancels_is_taken_back(
+    stage: Stage, good: str, twin: str
+) -> None:
     one = stage.beanstalk.environments[STAGING]
-    other = good if one.label != good else spoil(stage, good, "twin")
-    boto3.client("elasticbeanstalk").update_environment(EnvironmentName=STAGING, VersionLabel=other)
+    stage.cancel = True
+    job = stage.deploy(twin)
+    assert job.steps["deploy"].outcome == "cancelled"
+    assert job.steps["smoke"].outcome == "skipped"
+    assert [one.label, one.status] == [good, "Ready"]
+    assert serving(stage) == "7"
+
+
+def test_throttling_is_waited_out(stage: Stage, twin: str) -> None:
+    stage.beanstalk.throttled = 3
+    assert not stage.deploy(twin).failed
+    assert stage.beanstalk.throttled == 0
+    assert stage.beanstalk.environments[STAGING].label == twin
+
+
+def test_a_deployment_in_progress_is_waited_for(stage: Stage, good: str, twin: str) -> None:
+    one = stage.beanstalk.environments[STAGING]
+    assert one.label == twin
+    boto3.client("elasticbeanstalk").update_environment(EnvironmentName=STAGING, VersionLabel=good)
     assert one.status == "Updating"
-    label = spoil(stage, good, "later")
-    job = stage.deploy(label)
+    job = stage.deploy(twin)
     assert not job.failed
-    assert job.steps["before"].outputs["previous"] == other
-    assert one.label == label
+    assert job.steps["before"].outputs["previous"] == good
+    assert one.label == twin
     wait_until_ready(stage.beanstalk, STAGING)
     assert serving(stage) == "7"
