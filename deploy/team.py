@@ -3,7 +3,9 @@
     DVC_REMOTE=s3://... [MLFLOW_TRACKING_URI=http://...] python -m deploy.team pull | push
 
 The outputs of every stage are kept by what they were made from (DVC's run cache), so that a runner
-that starts with nothing reproduces only what nobody has made before.
+that starts with nothing reproduces only what nobody has made before. Of the embedded store, the
+step of a workflow gets the number of the ``champion`` as an output: without a server, nobody else
+tells of a new one.
 """
 
 import argparse
@@ -16,7 +18,8 @@ from pathlib import Path
 
 import fsspec
 
-from pipeline import stage
+from deploy import settings
+from pipeline import history, params, stage, tracking
 from pipeline.errors import UserError
 
 STORE = (Path("mlflow.db"), Path("mlruns"))
@@ -33,12 +36,14 @@ def pull() -> str:
         return f"{remote} is at hand, MLflow is a server's"
     system, path = fsspec.core.url_to_fs(f"{remote}/mlflow.tar.gz")
     if not system.exists(path):
+        settings.output(champion="")
         return f"{remote} is at hand, without a store of MLflow yet"
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "mlflow.tar.gz"
         system.get_file(path, str(local))
         with tarfile.open(local) as archive:
             archive.extractall(".", filter="data")
+    settings.output(champion=_champion())
     return f"{remote} is at hand, with the store of MLflow"
 
 
@@ -59,7 +64,13 @@ def push() -> str:
                     archive.add(part)
         system.makedirs(system._parent(path), exist_ok=True)
         system.put_file(str(local), path)
+    settings.output(champion=_champion())
     return f"outputs and the store of MLflow -> {remote}"
+
+
+def _champion() -> str:
+    version = history.champion(tracking.connect(), params.load().register_.name)
+    return str(version.version) if version else ""
 
 
 def _remote() -> str:

@@ -77,6 +77,13 @@ def uploaded(job: Job, inputs: dict[str, str]) -> dict[str, str]:
     return {}
 
 
+def with_github(folder: Path) -> dict[str, str]:
+    """An environment in which GitHub's program writes into `folder` what it is asked for."""
+    (folder / "gh").write_text(f'#!/bin/sh\necho "$@" > {folder}/said\n')
+    (folder / "gh").chmod(0o755)
+    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+
+
 def pull_request(head: str) -> dict[str, Any]:
     """What GitHub tells of a pull request to someone/sounds that comes from `head`."""
     event = {"pull_request": {"number": 12, "head": {"repo": {"full_name": head}}}}
@@ -121,10 +128,7 @@ def test_ci_compares_a_pull_request_with_main_and_says_so(used: Repository, tmp_
     used.ok("git update-ref refs/remotes/origin/main HEAD")
     used.set(train__epochs=4)
     used.ok(f"git {IDENTITY} commit -qam longer")
-    (tmp_path / "gh").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/said\n')
-    (tmp_path / "gh").chmod(0o755)
-    environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
-
+    environment = with_github(tmp_path)
     # the notebooks are run by tests/end_to_end/test_notebooks.py
     left_out: tuple[str, ...] = ("make notebooks",)
     (used.folder / "reports" / "01_data_exploration.html").touch()
@@ -144,7 +148,7 @@ def test_ci_compares_a_pull_request_with_main_and_says_so(used: Repository, tmp_
 
 
 @pytest.fixture
-def shared() -> Iterator["Shared"]:
+def shared(tmp_path: Path) -> Iterator["Shared"]:
     """What GitHub tells of main, and the environment of a runner, with an S3 on this machine."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -154,6 +158,7 @@ def shared() -> Iterator["Shared"]:
         "AWS_ACCESS_KEY_ID": "x",
         "AWS_SECRET_ACCESS_KEY": "x",
         "AWS_DEFAULT_REGION": "eu-west-1",
+        **with_github(tmp_path),
     }
     s3 = boto3.client("s3", endpoint_url=environment["AWS_ENDPOINT_URL"], region_name="us-east-1",
                       aws_access_key_id="x", aws_secret_access_key="x")  # fmt: skip
@@ -165,7 +170,8 @@ def shared() -> Iterator["Shared"]:
         "AWS_REGION": "eu-west-1",
     }
     try:
-        yield {"github": {"ref": "refs/heads/main", "event": {}}, "vars": variables}, environment
+        github = {"ref": "refs/heads/main", "event": {}, "repository": "someone/sounds"}
+        yield {"github": github, "vars": variables}, environment
     finally:
         server.stop()
 
@@ -196,9 +202,11 @@ def train_once(finished: Repository, first: Repository, shared: Shared) -> None:
 
 
 def test_what_one_runner_trained_another_one_packages_without_any_of_its_data(
-    finished: Repository, runner: Callable[[], Repository], shared: Shared
+    finished: Repository, runner: Callable[[], Repository], shared: Shared, tmp_path: Path
 ) -> None:
     train_once(finished, runner(), shared)
+    started = "workflow run deploy.yml --repo someone/sounds --field version=1\n"
+    assert (tmp_path / "said").read_text() == started
     context, environment = shared
     other = runner()
     build = other.folder / "build"
@@ -221,12 +229,14 @@ def test_what_one_runner_trained_another_one_packages_without_any_of_its_data(
 
 @pytest.mark.scenario
 def test_a_runner_trains_nothing_that_another_one_trained(
-    finished: Repository, runner: Callable[[], Repository], shared: Shared
+    finished: Repository, runner: Callable[[], Repository], shared: Shared, tmp_path: Path
 ) -> None:
     train_once(finished, runner(), shared)
+    (tmp_path / "said").unlink()
     context, environment = shared
     done = run(runner(), "train.yml", "train", (), environment, **context)
     said = "".join(step.log for step in done.steps.values())
     for stage in ("download", "featurize", "tune", "train", "evaluate"):
         assert f"Stage '{stage}' is cached" in said
     assert "sound-classifier version 1 is there already" in said
+    assert not (tmp_path / "said").exists()  # the champion is the one that it was
