@@ -18,6 +18,7 @@ from pipeline.errors import UserError
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 LOCAL_BASE = "localhost/python:debian"
+UNTESTED = "THE IMAGE IS NOT TESTED"
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,16 @@ def container_engine() -> str:
     try:
         return engine.find()
     except UserError as error:
-        print(f"\n!!! THE IMAGE IS NOT TESTED: {error}", file=sys.__stderr__)
-        pytest.skip(str(error))
+        pytest.skip(f"{UNTESTED}: {error}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say it loudly at the end: a quiet run gives no reasons, and what is printed is kept back."""
+    reasons = {str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])}
+    if any(UNTESTED in reason for reason in reasons):
+        terminalreporter.section(UNTESTED, sep="!", red=True, bold=True)
+        for reason in sorted(reason for reason in reasons if UNTESTED in reason):
+            terminalreporter.line(reason)
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +120,7 @@ def clone(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 
 @pytest.fixture(scope="session")
-def image(clone: Clone, base_image: str) -> Iterator[Image]:
+def image(container_engine: str, clone: Clone, base_image: str) -> Iterator[Image]:
     """The image of the bundle, built as ``make image`` builds it."""
     started = time.perf_counter()
     print(clone.ok("python", "-m", "deploy.image", "--base", base_image))
