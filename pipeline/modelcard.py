@@ -256,7 +256,7 @@ def _figures(facts: Facts) -> str:
         f"| {figures['accuracy']:.1%} | {figures['accuracy_low']:.1%} to"
         f" {figures['accuracy_high']:.1%} | {figures['macro_f1']:.3f} | {figures['log_loss']:.3f} |"
         f" {figures['clips']} | {figures['recordings']} |\n\n"
-        "The interval is a bootstrap over recordings."
+        "The interval resamples recordings, or is a score interval where that is wider."
     )
 
 
