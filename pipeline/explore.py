@@ -355,6 +355,8 @@ def search_pictures(study: "Study") -> dict[str, "Figure"]:
     target = loss if len(study.directions) > 1 else None
     with mpl.rc_context(), warnings.catch_warnings():  # Optuna sets a style for good
         warnings.simplefilter("ignore", ExperimentalWarning)
+        # a parameter of which all trials had the same value
+        warnings.filterwarnings("ignore", "Attempting to set identical", UserWarning)
         for name, draw, height in (
             ("optimization_history", drawings.plot_optimization_history, 4.0),
             ("parallel_coordinate", drawings.plot_parallel_coordinate, 4.5),
