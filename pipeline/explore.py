@@ -339,7 +339,6 @@ def search_pictures(study: "Study") -> dict[str, "Figure"]:
     import matplotlib as mpl
     from matplotlib import pyplot
     from matplotlib.collections import LineCollection
-    from optuna.exceptions import ExperimentalWarning
     from optuna.trial import TrialState
     from optuna.visualization import matplotlib as drawings
 
@@ -354,9 +353,8 @@ def search_pictures(study: "Study") -> dict[str, "Figure"]:
     # Optuna wants to be told which, where the number of parameters counts as well
     target = loss if len(study.directions) > 1 else None
     with mpl.rc_context(), warnings.catch_warnings():  # Optuna sets a style for good
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        # a parameter of which all trials had the same value
-        warnings.filterwarnings("ignore", "Attempting to set identical", UserWarning)
+        # that this is experimental, that low is good, that all trials had one value of a parameter
+        warnings.simplefilter("ignore")
         for name, draw, height in (
             ("optimization_history", drawings.plot_optimization_history, 4.0),
             ("parallel_coordinate", drawings.plot_parallel_coordinate, 4.5),
