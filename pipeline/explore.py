@@ -363,6 +363,9 @@ def search_pictures(study: "Study") -> dict[str, "Figure"]:
             axes = draw(study, target=target, target_name="validation log loss")
             picture: Figure = axes.get_figure(root=True)  # type: ignore[assignment]
             picture.set_size_inches(11, height)
+            picture.set_layout_engine("tight")  # or a saved one lacks its lowest words
+            if name == "importances" and (legend := picture.axes[0].get_legend()):
+                legend.remove()  # of one colour, in front of the bars
             for panel in picture.axes:
                 panel.set_facecolor("white")
                 for lines in panel.collections:
