@@ -162,9 +162,10 @@ def shared(tmp_path: Path) -> Iterator["Shared"]:
     }
     s3 = boto3.client("s3", endpoint_url=environment["AWS_ENDPOINT_URL"], region_name="us-east-1",
                       aws_access_key_id="x", aws_secret_access_key="x")  # fmt: skip
-    s3.create_bucket(Bucket="sounds")
+    bucket = tmp_path.name.replace("_", "-")  # moto's memory outlives its server
+    s3.create_bucket(Bucket=bucket)
     variables = {
-        "DVC_REMOTE": "s3://sounds/dvc",
+        "DVC_REMOTE": f"s3://{bucket}/dvc",
         "AWS_TRAIN_ROLE": "arn:aws:iam::123456789012:role/train",
         "AWS_DEPLOY_ROLE": "arn:aws:iam::123456789012:role/deploy",
         "AWS_REGION": "eu-west-1",
