@@ -15,6 +15,8 @@ import contextvars
 import json
 import logging
 import math
+import os
+import tempfile
 import threading
 import time
 from bisect import bisect_right
@@ -180,6 +182,7 @@ class Metrics:
         from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
         home = registry or REGISTRY
+        reserve()
         self.drift = Drift(reference, size)
         self._lock = threading.Lock()
         self._requests = Counter(
@@ -228,6 +231,7 @@ class Metrics:
         )
         for reason in REASONS:  # so that a rate can be taken from the first one on
             self._rejected.labels(reason)
+        reserve()
 
     def request(self, endpoint: str, status: int, seconds: float) -> None:
         """Count an answer."""
@@ -255,6 +259,30 @@ class Metrics:
                     self._psi.labels(name).set(index)
 
 
+def reserve() -> None:
+    """Take the room on the disk that this process's figures need, if several processes share them.
+
+    prometheus_client maps sparse files into memory: if the disk is full when a time series needs
+    the next page of them, a signal ends the process.
+
+    Raises
+    ------
+    UserError
+        When there is no room.
+    """
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder is None or not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        with tempfile.TemporaryFile(dir=folder) as trial:  # for files that are not there yet
+            os.posix_fallocate(trial.fileno(), 0, 1 << 18)
+        for file in Path(folder).glob(f"*_{os.getpid()}.db"):
+            with file.open("r+b") as held:
+                os.posix_fallocate(held.fileno(), 0, file.stat().st_size)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}.") from None
+
+
 def exposition(registry: CollectorRegistry | None = None) -> tuple[bytes, str]:
     """All metrics as Prometheus reads them, of all workers where there are several.
 
@@ -263,8 +291,6 @@ def exposition(registry: CollectorRegistry | None = None) -> tuple[bytes, str]:
     content : bytes
     media_type : str
     """
-    import os
-
     from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
     from prometheus_client.multiprocess import MultiProcessCollector
 

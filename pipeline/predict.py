@@ -215,6 +215,8 @@ def read(out: Path) -> list[Row]:
     UserError
         When it is something else, which shall not be overwritten.
     """
+    if out.exists() and not out.is_file():  # a device would be replaced by the table
+        raise UserError(f"{out} is there and is no file: name another one.")
     try:
         with _open(out) as file:
             table = csv.DictReader(file)

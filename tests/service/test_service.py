@@ -333,13 +333,14 @@ exec "$@"
     sys.platform != "linux" or subprocess.call(["unshare", "-m", "true"], stderr=-3) != 0,
     reason="it takes the right to mount",
 )
-def test_it_runs_on_a_read_only_root_and_a_full_disk_for_logs_harms_no_prediction(
+def test_it_runs_on_a_read_only_root_and_a_disk_that_gets_full_harms_no_prediction(
     bundle: Path, tmp_path: Path
 ) -> None:
     writable, log, elsewhere = tmp_path / "writable", tmp_path / "log", tmp_path / "elsewhere"
     for folder in (writable, log, elsewhere):
         folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(writable)], check=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(writable)]
+    subprocess.run(mount, check=True)
     served = harness.bentoml_serve(harness.OURS)
     places = [str(writable), str(log), str(elsewhere / "file")]
 
@@ -356,7 +357,12 @@ def test_it_runs_on_a_read_only_root_and_a_full_disk_for_logs_harms_no_predictio
     }
     try:
         with harness.served(command, environment=settings) as running:
+            (filling := writable / "filling").touch()
+            with pytest.raises(OSError, match="No space left"):
+                filling.write_bytes(bytes(9_000_000))
             body = harness.upload(wav(sound("tone", 1)))
+            for path in ("/model", "/openapi.json", "/examples/tone.wav", "/", "/docs", "/nothing"):
+                assert harness.request(running.port, path).status in (200, 404)
             for _ in range(3):
                 answer = harness.request(running.port, "/classify", body, harness.HEADERS)
                 assert json.loads(answer.body)["label"] == "tone"
