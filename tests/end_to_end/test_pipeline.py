@@ -187,7 +187,7 @@ def test_the_gate_promotes_what_is_better_on_the_same_clips(used: Repository) ->
     assert "version 2 registered, alias champion" in output
     version = store(used).get_model_version_by_alias("sound-classifier", "champion")
     assert "better: 100.0% against" in version.tags["decision"]
-    assert "| **the candidate right** |" in version.description
+    assert "| **the candidate right**&emsp; |" in version.description
 
 
 def test_a_registration_stopped_before_the_alias_is_made_good(used: Repository) -> None:
