@@ -47,6 +47,9 @@ def main() -> str:
     runs.log_evaluation(client, run_id)
     version = registered(client, name, record)
     known = version is not None
+    if version and version.run_id != run_id:
+        # trained again, to the bit the same: what is evaluated of it is true of its version too
+        runs.log_evaluation(client, runs.active(client, version.run_id).info.run_id)
     if version is None or DECISION not in version.tags:
         champion = history.champion(client, name)
         decision = decide(client, champion, record, settings.register_, but=version)

@@ -107,18 +107,22 @@ def ensure(client: MlflowClient, record: Record) -> str:
 def find(client: MlflowClient, experiment_id: str, record: Record) -> Run | None:
     """Find the recorded run, or the one that was restored from the record."""
     try:
-        run = client.get_run(record.run_id)
+        return active(client, record.run_id)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-    else:
-        if run.info.lifecycle_stage == "deleted":
-            client.restore_run(record.run_id)
-        return run
     restored = client.search_runs(
         [experiment_id], f"tags.`{RESTORED_FROM}` = '{record.run_id}'", max_results=1
     )
     return restored[0] if restored else None
+
+
+def active(client: MlflowClient, run_id: str) -> Run:
+    """Get a run, out of the bin if it is there."""
+    run = client.get_run(run_id)
+    if run.info.lifecycle_stage == "deleted":
+        client.restore_run(run_id)
+    return run
 
 
 def lacking(client: MlflowClient, run: Run) -> bool:

@@ -101,6 +101,21 @@ def test_lost_artifacts_are_written_again_without_training(used: Repository) -> 
     used.ok("python -m pipeline.package")
 
 
+def test_the_run_of_a_version_that_was_trained_again_gets_what_a_new_evaluation_adds(
+    used: Repository,
+) -> None:
+    used.ok("python -m pipeline.register")  # so that the copy keeps to itself
+    run_id = json.loads((used.folder / "models/run.json").read_text())["run_id"]
+    examples = used.folder / f"mlruns/1/{run_id}/artifacts/examples"
+    shutil.rmtree(examples)  # as if an evaluation before there were any had been its last
+    used.ok("dvc repro --force --single-item train")
+    assert run_id not in (used.folder / "models/run.json").read_text()
+    assert "version 1 is there already, alias champion" in used.ok("dvc repro")
+    used.ok("python -m pipeline.package")
+    assert {file.name for file in examples.iterdir()} > {"index.json"}
+    assert list((used.folder / "bundle/examples").iterdir())
+
+
 def test_a_repository_that_was_moved_keeps_its_runs_and_versions(
     used: Repository, tmp_path: Path
 ) -> None:
