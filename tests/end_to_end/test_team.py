@@ -15,7 +15,7 @@ from . import servers
 from .conftest import Repository, checkout
 from .test_registry import another_model
 
-pytestmark = [pytest.mark.scenario, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 NAME = "sound-classifier"
 SECRET = "known to MLflow and to the receiver"

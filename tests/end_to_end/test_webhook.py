@@ -18,8 +18,6 @@ from mlflow import MlflowClient
 from . import servers
 from .conftest import Repository, checkout
 
-pytestmark = pytest.mark.scenario
-
 NAME = "sound-classifier"
 SECRET = {"MLFLOW_WEBHOOK_SECRET": "known to MLflow and to the receiver"}
 
