@@ -48,12 +48,8 @@ class Move:
 
 def read(client: MlflowClient, name: str) -> list[Move]:
     """Read the log, the oldest move first."""
-    try:
-        tags = client.get_registered_model(name).tags
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return []
+    model = tracking.if_there(lambda: client.get_registered_model(name))
+    tags = model.tags if model else {}
     moves = [Move(**json.loads(value)) for key, value in tags.items() if key.startswith(PREFIX)]
     return sorted(moves, key=lambda move: (move.at, int(move.version)))
 

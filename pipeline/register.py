@@ -8,6 +8,7 @@ import hashlib
 import json
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -90,13 +91,8 @@ def registered(client: MlflowClient, name: str, record: runs.Record) -> ModelVer
 
 def is_whole(client: MlflowClient, version: ModelVersion) -> bool:
     """Whether the model that a version stands for is still there."""
-    try:
-        run = client.get_run(version.run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return False
-    return runs.has_files(client, runs.model_of(run))
+    run = tracking.if_there(lambda: client.get_run(version.run_id))
+    return run is not None and runs.has_files(client, runs.model_of(run))
 
 
 def create(client: MlflowClient, name: str, run_id: str, record: runs.Record) -> ModelVersion:
@@ -314,7 +310,12 @@ def describe(
     figures = json.loads(paths.METRICS.read_text(encoding="utf-8"))
     note(client, version, {f"test_{key}": f"{value:.6g}" for key, value in figures.items()})
     tags = client.get_model_version(version.name, version.version).tags
-    against = of_number(client, version.name, tags.get(AGAINST, ""))
+    number = tags.get(AGAINST)  # it may have been deleted since
+    against = (
+        tracking.if_there(lambda: client.get_model_version(version.name, number))
+        if number
+        else None
+    )
     facts = Facts(
         model=f"{version.name} version {version.version}",
         params=record.params,
@@ -337,18 +338,6 @@ def describe(
     client.log_text(version.run_id, card, CARD)
     client.update_model_version(version.name, version.version, modelcard.brief(facts))
     client.set_model_version_tag(version.name, version.version, CARD_SHA256, digest)
-
-
-def of_number(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
-    """Find a version that may have been deleted since."""
-    if not number:
-        return None
-    try:
-        return client.get_model_version(name, number)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
 
 
 def accuracy_of(version: ModelVersion) -> dict[str, float]:
@@ -374,14 +363,10 @@ def links(
     if against:
         found[f"the run of version {against.version}"] = against
     addresses = {}
-    for what, of in ((what, of) for what, of in found.items() if of.run_id):
-        try:
-            experiment_id = client.get_run(of.run_id).info.experiment_id
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-        else:
-            addresses[what] = f"#/experiments/{experiment_id}/runs/{of.run_id}"
+    for what, of in found.items():
+        run = of.run_id and tracking.if_there(partial(client.get_run, of.run_id))
+        if run:
+            addresses[what] = f"#/experiments/{run.info.experiment_id}/runs/{of.run_id}"
     return addresses
 
 

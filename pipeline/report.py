@@ -151,14 +151,14 @@ def spans(numbers: list[int]) -> str:
     >>> spans([1, 3, 4, 5, 6])
     '1, 3 to 6'
     """
-    runs_of: list[list[int]] = []
+    stretches: list[list[int]] = []
     for number in numbers:
-        if runs_of and number == runs_of[-1][-1] + 1:
-            runs_of[-1].append(number)
+        if stretches and number == stretches[-1][-1] + 1:
+            stretches[-1].append(number)
         else:
-            runs_of.append([number])
+            stretches.append([number])
     return ", ".join(
-        f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs_of
+        f"{of[0]} to {of[-1]}" if len(of) > 2 else ", ".join(map(str, of)) for of in stretches
     )
 
 

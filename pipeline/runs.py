@@ -106,11 +106,9 @@ def ensure(client: MlflowClient, record: Record) -> str:
 
 def find(client: MlflowClient, experiment_id: str, record: Record) -> Run | None:
     """Find the recorded run, or the one that was restored from the record."""
-    try:
-        return active(client, record.run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
+    run = tracking.if_there(lambda: active(client, record.run_id))
+    if run:
+        return run
     restored = client.search_runs(
         [experiment_id], f"tags.`{RESTORED_FROM}` = '{record.run_id}'", max_results=1
     )
@@ -150,14 +148,11 @@ def has_files(client: MlflowClient, model_id: str | None) -> bool:
     """Whether a logged model is complete and its files are where the store says."""
     if model_id is None:
         return False
-    try:
-        ready = client.get_logged_model(model_id).status == LoggedModelStatus.READY
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
+    logged = tracking.if_there(lambda: client.get_logged_model(model_id))
+    if logged is None or logged.status != LoggedModelStatus.READY:
         return False
     within = {e.path for path in (None, "data") for e in _list(client, model_id, path)}
-    return ready and within >= {"MLmodel", "data/model.keras"}
+    return within >= {"MLmodel", "data/model.keras"}
 
 
 def _list(client: MlflowClient, model_id: str, path: str | None) -> list[FileInfo]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import mlflow
@@ -24,6 +24,8 @@ from ruamel.yaml import YAML
 
 from pipeline import moved, paths
 from pipeline.errors import UserError
+
+T = TypeVar("T")
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 LIBRARIES = ("keras", "librosa", "mlflow", "numpy", "optuna", "scipy", "soxr")
@@ -155,6 +157,27 @@ def store_failed(error: BaseException) -> bool:
     if disk_full(error):
         return True
     return type(error).__module__.partition(".")[0] in OF_STORES
+
+
+def if_there(get: Callable[[], T]) -> T | None:
+    """Ask the store for what may not be there, or no more.
+
+    Parameters
+    ----------
+    get : callable
+        Asks for one thing by its name or id.
+
+    Returns
+    -------
+    object or None
+        None where the store says that it has none.
+    """
+    try:
+        return get()
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def disk_full(error: BaseException) -> bool:

@@ -163,6 +163,19 @@ def test_the_process_that_supervises_loads_nothing_heavy(tmp_path: Path) -> None
     )
 
 
+def start(port: int, home: Path, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """Start a service of which it is expected that it ends by itself."""
+    return subprocess.run(
+        harness.bentoml_serve(harness.OURS)(port),
+        env=environment(home, **settings),
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 SEALED = b"sealed: "
 """Begins what is written into a bundle as if it belonged there."""
 
@@ -203,15 +216,7 @@ def test_what_is_wrong_at_the_start_is_said_in_one_sentence(
 ) -> None:
     if file:
         bundle = spoilt(shutil.copytree(bundle, tmp_path / "bundle"), file, content)
-    done = subprocess.run(
-        [bentoml_command(), "serve", harness.OURS, "--port", str(harness.free_port())],
-        env=environment(tmp_path, **{"SOUND_BUNDLE": str(bundle), **settings}),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = start(harness.free_port(), tmp_path, **{"SOUND_BUNDLE": str(bundle), **settings})
     assert done.returncode == 1
     (said,) = (line for line in done.stderr.splitlines() if line.startswith("serve: error: "))
     assert sentence in said
@@ -221,15 +226,7 @@ def test_what_is_wrong_at_the_start_is_said_in_one_sentence(
 def test_an_address_that_is_taken_is_said_in_one_sentence(
     server: Service, bundle: Path, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        harness.bentoml_serve(harness.OURS)(server.port),
-        env=environment(tmp_path, SOUND_BUNDLE=str(bundle)),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = start(server.port, tmp_path, SOUND_BUNDLE=str(bundle))
     assert done.returncode == 1
     assert done.stderr == (
         "serve: error: the address is in use already: stop what listens there, or choose another"
