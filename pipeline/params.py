@@ -25,7 +25,7 @@ from pipeline.errors import UserError
 
 DatasetName = Literal["foley", "esc10", "esc50", "urbansound8k", "folder"]
 FeatureKind = Literal["logmel", "mfcc", "stft"]
-Network = Literal["cnn", "fcn"]
+Network = Literal["two_stream", "cnn", "fcn"]
 
 
 class Section(BaseModel):
@@ -167,11 +167,13 @@ class AugmentParams(Section):
 class TrainParams(Section):
     """Everything that a training run is told, and so what a search may vary."""
 
-    network: Network = Field(description="ours, or the ancestor's (fcn)")
+    network: Network = Field(
+        description="two_stream, its first stream alone (cnn), or the ancestor's (fcn)"
+    )
     width: float = Field(
         gt=0,
-        le=4,
-        description="times the filters of `cnn`; with 4 it has 1.6 million parameters",
+        le=3,
+        description="times the filters of `two_stream` or `cnn`",
     )
     seed: int = Field(ge=0, lt=2**32, description="of initial weights, order of clips and dropout")
     epochs: int = Field(ge=1, description="passes over the training clips, at most")
@@ -195,7 +197,7 @@ class TrainParams(Section):
     @model_validator(mode="after")
     def _the_ancestors_is_as_it_is(self) -> Self:
         if self.network == "fcn" and self.width != 1:
-            raise ValueError("train.width is for cnn: fcn has the ancestor's filters, a width of 1")
+            raise ValueError("train.width is 1 for fcn: it has the ancestor's filters")
         return self
 
 

@@ -45,11 +45,11 @@ def test_a_fold_without_a_mistake_does_not_make_the_network_certain() -> None:
     assert calibration.soften(softmax(logits), temperature).max(axis=1).min() < 0.9
 
 
-@pytest.mark.parametrize("network", ["cnn", "fcn"])
+@pytest.mark.parametrize("network", ["two_stream", "cnn", "fcn"])
 def test_built_in_the_temperature_is_part_of_the_network(network: str) -> None:
     from pipeline import model
 
-    build = {"cnn": model.cnn, "fcn": model.fcn}[network]
+    build = {"two_stream": model.two_stream, "cnn": model.cnn, "fcn": model.fcn}[network]
     made = build((39, 87), 5, 0.1)
     clips = np.random.default_rng(0).normal(size=(6, 39, 87, 1)).astype(np.float32)
     before = made.predict(clips, verbose=0)

@@ -5,6 +5,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline import model, params
 from pipeline.errors import UserError
@@ -16,24 +18,31 @@ def test_the_ancestors_network_has_its_87674_parameters() -> None:
     assert model.fcn((39, 174), 10, dropout=0.5).count_params() == 87_674
 
 
-def test_our_network_has_100698_parameters_whatever_the_window() -> None:
+def test_the_first_stream_alone_has_100698_parameters_whatever_the_window() -> None:
     assert model.cnn((64, 216), 10, dropout=0.3).count_params() == 100_698
     assert model.cnn((64, 50), 10, dropout=0.3).count_params() == 100_698
 
 
-def test_a_wider_network_stays_below_two_million_parameters() -> None:
-    widest = params.with_values(TRAIN, {"width": 4.0})
-    assert 1_000_000 < model.build(widest, (64, 80), 50).count_params() < 2_000_000
-    narrow = params.with_values(TRAIN, {"width": 0.5})
-    assert model.build(narrow, (64, 80), 10).count_params() < 30_000
+def test_what_is_trained_of_our_network_does_not_depend_on_the_window() -> None:
+    for shape in ((64, 216), (64, 50)):
+        trained = model.two_stream(shape, 10, dropout=0.3).trainable_variables
+        assert sum(int(np.prod(variable.shape)) for variable in trained) == 204_140
+
+
+@pytest.mark.parametrize("network", ["two_stream", "cnn"])
+def test_the_widest_network_stays_below_two_million_parameters(network: params.Network) -> None:
+    widest = params.with_values(TRAIN, {"network": network, "width": 3.0})
+    assert 800_000 < model.build(widest, (64, 431), 50).count_params() < 2_000_000
+    narrow = params.with_values(widest, {"width": 0.5})
+    assert model.build(narrow, (64, 80), 10).count_params() < 100_000
 
 
 def test_the_ancestors_network_is_not_widened() -> None:
-    with pytest.raises(UserError, match=r"train\.width is for cnn"):
+    with pytest.raises(UserError, match=r"train\.width is 1 for fcn"):
         params.with_values(TRAIN, {"network": "fcn", "width": 2.0})
 
 
-@pytest.mark.parametrize("network", ["cnn", "fcn"])
+@pytest.mark.parametrize("network", ["two_stream", "cnn", "fcn"])
 def test_outputs_are_probabilities(network: params.Network) -> None:
     net = model.build(params.with_values(TRAIN, {"network": network}), (64, 80), 7)
     out = net.predict(np.random.default_rng(0).normal(size=(3, 64, 80, 1)), verbose=0)
@@ -46,7 +55,7 @@ def test_features_too_small_for_the_network_are_named_in_one_sentence() -> None:
         model.build(params.with_values(TRAIN, {"network": "fcn"}), (13, 174), 10)
 
 
-@pytest.mark.parametrize("network", ["cnn", "fcn"])
+@pytest.mark.parametrize("network", ["two_stream", "cnn", "fcn"])
 def test_a_saved_network_loads_without_custom_code(network: params.Network, tmp_path: Path) -> None:
     net = model.build(params.with_values(TRAIN, {"network": network}), (64, 80), 3)
     path = tmp_path / "model.keras"
@@ -60,3 +69,66 @@ def test_a_saved_network_loads_without_custom_code(network: params.Network, tmp_
     np.testing.assert_array_equal(
         keras.saving.load_model(path).predict(x, verbose=0), net.predict(x, verbose=0)
     )
+
+
+def test_a_window_too_short_for_rates_is_named_in_one_sentence() -> None:
+    with pytest.raises(UserError, match="64 bands x 5 frames"):
+        model.build(TRAIN, (64, 5), 10)
+
+
+FRAMES = 216
+
+
+def modulation(levels: np.ndarray) -> np.ndarray:
+    """Modulation spectra (bands, rates) of levels (bands, frames)."""
+    inputs = keras.Input((*levels.shape, 1))
+    spectrum = keras.Model(inputs, model.modulation_spectrum(inputs))
+    return np.asarray(spectrum(levels[None, ..., None].astype(np.float32)))[0, ..., 0]
+
+
+def wave(cycles: float, start: float = 0.0) -> np.ndarray:
+    """The level of a band that goes up and down so often in the window."""
+    return np.sin(2 * np.pi * (cycles * np.arange(FRAMES) / FRAMES + start))
+
+
+def test_a_band_shows_at_the_rate_at_which_it_goes_up_and_down() -> None:
+    rates = np.geomspace(2, FRAMES // 2, model.RATES)
+    cycles = [3.0, 8.0, 20.0, 55.0, 100.0]
+    found = modulation(np.stack([wave(cycle) for cycle in cycles])).argmax(axis=1)
+    np.testing.assert_array_equal(
+        found, [np.abs(np.log(rates / cycle)).argmin() for cycle in cycles]
+    )
+
+
+@given(
+    cycles=st.floats(4, 100),
+    start=st.floats(0, 1),
+    level=st.floats(-80, 80),
+)
+@settings(max_examples=25, deadline=None)
+def test_where_a_rhythm_starts_and_how_loud_it_is_does_not_matter(
+    cycles: float, start: float, level: float
+) -> None:
+    both = modulation(np.stack([wave(cycles), wave(cycles, start) + level]))
+    heard = both.max(axis=1) - 5  # what lies far below are the window's side lobes
+    np.testing.assert_allclose(
+        np.maximum(both[0], heard[0]), np.maximum(both[1], heard[0]), atol=0.6
+    )
+
+
+def test_the_squares_of_the_transform_sum_to_the_variance() -> None:
+    fourier, _ = model.modulation_weights(FRAMES)
+    noise = np.random.default_rng(0).normal(size=(4000, FRAMES))
+    power = ((noise @ fourier) ** 2).sum(axis=1).mean()
+    # The mean and one cycle a window, with what Hann's window spreads there, are left out.
+    assert power == pytest.approx(1, abs=0.03)
+
+
+def test_no_rate_is_without_a_frequency() -> None:
+    for frames in (6, 17, 50, FRAMES, 862):
+        _, triangles = model.modulation_weights(frames)
+        assert (triangles.sum(axis=0) > 0).all()
+
+
+def test_a_clip_of_digital_silence_has_a_finite_spectrum() -> None:
+    assert np.isfinite(modulation(np.zeros((3, FRAMES)))).all()
