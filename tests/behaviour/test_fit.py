@@ -154,3 +154,36 @@ def test_patience_ends_a_training_that_gets_no_better() -> None:
     fitted = fit.fit(misleading(), params.with_values(TRAIN, {"epochs": 40, "patience": 2}), "test")
     best = int(fitted.best["epoch"])
     assert len(fitted.history) == best + 2 < 40
+
+
+def pulsing(rate: float, rng: np.random.Generator) -> Wave:
+    """Three seconds of noise that gets louder and quieter about so often a second."""
+    time = np.arange(3 * RATE) / RATE
+    cycles = rate * rng.uniform(0.97, 1.03) * time + rng.uniform()
+    level = 1 + 0.9 * np.sin(2 * np.pi * cycles)
+    return np.asarray(0.1 * level * rng.normal(size=len(time)), np.float32)
+
+
+def test_pulses_too_fast_for_the_convolutions_are_told_apart_by_the_second_stream() -> None:
+    frames = SETTINGS.features.logmel.model_copy(update={"hop_length": 256})
+    spec = features.make_spec(SETTINGS.features.model_copy(update={"logmel": frames}), 3.0)
+    rng = np.random.default_rng(0)
+    rates = ["29", "34", "39"]
+    rows = [(rate, fold) for fold in (1, 2, 3) for rate in rates for _ in range(10)]
+    index = pd.DataFrame(rows, columns=["label", "fold"])
+    index["recording"] = [str(i) for i in range(len(index))]
+    array = np.stack(
+        [
+            features.extract(features.windows(pulsing(float(rate), rng), spec)[0], spec)
+            for rate, _ in rows
+        ]
+    )
+    data = fit.prepare(array, index, spec, by_fold(index, test_fold=1), rates)
+    accuracy = {
+        network: fit.fit(data, params.with_values(TRAIN, {"network": network}), network).best[
+            "val_accuracy"
+        ]
+        for network in ("two_stream", "cnn")
+    }
+    assert accuracy["two_stream"] > 0.85
+    assert accuracy["cnn"] < accuracy["two_stream"]
