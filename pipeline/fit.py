@@ -43,14 +43,11 @@ class Fitted:
 
     model: keras.Model
     history: pd.DataFrame
-    """A row an epoch: ``epoch`` from 1, and the losses and accuracies of the sides there are."""
-
-    @property
-    def best(self) -> pd.Series:
-        """The history's row of the epoch whose weights the model has."""
-        if BEST not in self.history:
-            return self.history.iloc[-1]
-        return self.history.iloc[int(self.history[BEST].to_numpy().argmin())]
+    """A row an epoch: ``epoch`` from 1, and the losses and accuracies of the sides there are.
+    Where networks were averaged, those of the first."""
+    best: pd.Series
+    """The history's row of the epoch whose weights the model has. Where networks were averaged,
+    the figures of the validation side are the average's."""
 
 
 def prepare(
@@ -105,7 +102,9 @@ def fit(
     name: str,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Fitted:
-    """Train one network; the same arguments on the same machine give the same weights.
+    """Train a network, or several and average them.
+
+    The same arguments on the same machine give the same weights.
 
     Parameters
     ----------
@@ -114,7 +113,8 @@ def fit(
     name : str
         Stands at the progress bar.
     on_epoch : callable, optional
-        Called with the epoch (from 1) and its metrics; what it raises ends the training.
+        Called with the epoch (from 1) of the first network and its metrics; what it raises ends
+        the training.
 
     Returns
     -------
@@ -127,6 +127,38 @@ def fit(
     UserError
         When the features are too small for the network, or the loss stops being a number.
     """
+    if params.ensemble == 1:
+        return _fit_one(data, params, name, on_epoch)
+    members = [
+        _fit_one(
+            data,
+            params.model_copy(update={"seed": seed}),
+            f"{name}, {number} of {params.ensemble}",
+            on_epoch if number == 1 else None,
+        )
+        for number, seed in enumerate(seeds(params), start=1)
+    ]
+    network = model.average([member.model for member in members])
+    best = members[0].best
+    inputs, targets = data.validation
+    if len(inputs):
+        network.compile(loss=keras.losses.CategoricalCrossentropy(), metrics=["accuracy"])
+        log_loss, accuracy = network.evaluate(inputs, targets, verbose=0)
+        best = pd.Series({**best, BEST: log_loss, "val_accuracy": accuracy})
+    return Fitted(network, members[0].history, best)
+
+
+def seeds(params: TrainParams) -> list[int]:
+    """Give each network of an ensemble a seed that no other ensemble of this size has."""
+    return [(params.seed * params.ensemble + k) % 2**32 for k in range(params.ensemble)]
+
+
+def _fit_one(
+    data: Data,
+    params: TrainParams,
+    name: str,
+    on_epoch: Callable[[int, dict[str, float]], None] | None,
+) -> Fitted:
     keras.utils.clear_session()
     keras.utils.set_random_seed(params.seed)
     _deterministic()
@@ -164,7 +196,9 @@ def fit(
         )
     finally:
         progress.bar.close()
-    return Fitted(network, pd.DataFrame(progress.rows))
+    history = pd.DataFrame(progress.rows)
+    best = int(history[BEST].to_numpy().argmin()) if validates else -1
+    return Fitted(network, history, history.iloc[best])
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no types

@@ -3,6 +3,7 @@
 import numpy as np
 
 from pipeline.backend import keras
+from pipeline.calibration import LAST_LAYER
 from pipeline.errors import UserError
 from pipeline.params import TrainParams
 
@@ -227,11 +228,41 @@ def fcn(shape: tuple[int, int], classes: int, dropout: float) -> keras.Model:
     return _classifier(inputs, keras.layers.GlobalAveragePooling2D()(x), classes, dropout, "fcn")
 
 
+def average(networks: list[keras.Model]) -> keras.Model:
+    """Join networks into one whose logits are the mean of theirs.
+
+    The mean of what several dense layers make of their features is what one dense layer makes of
+    all the features side by side. So the joined network is like any other: calibrated, exported
+    and read in the same way.
+
+    Parameters
+    ----------
+    networks : list of keras.Model
+        As :func:`build` makes them, for the same features and labels. Their layers are shared.
+
+    Returns
+    -------
+    keras.Model
+        Their probabilities' geometric mean, summing to 1.
+    """
+    inputs = keras.Input(networks[0].input_shape[1:], name="features")
+    ends = [network.get_layer(LAST_LAYER) for network in networks]
+    parts = [
+        keras.Model(network.inputs, end.input, name=f"member_{number}")(inputs)
+        for number, (network, end) in enumerate(zip(networks, ends, strict=True), start=1)
+    ]
+    last = keras.layers.Dense(ends[0].units, activation="softmax", name=LAST_LAYER)
+    joined = keras.Model(inputs, last(keras.layers.Concatenate()(parts)), name="ensemble")
+    kernels, biases = zip(*(end.get_weights() for end in ends), strict=True)
+    last.set_weights([np.vstack(kernels) / len(networks), np.mean(biases, axis=0)])
+    return joined
+
+
 def _classifier(
     inputs: keras.KerasTensor, x: keras.KerasTensor, classes: int, dropout: float, name: str
 ) -> keras.Model:
     x = keras.layers.Dropout(dropout)(x)
-    probabilities = keras.layers.Dense(classes, activation="softmax", name="probabilities")(x)
+    probabilities = keras.layers.Dense(classes, activation="softmax", name=LAST_LAYER)(x)
     return keras.Model(inputs, probabilities, name=name)
 
 

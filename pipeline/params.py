@@ -175,6 +175,9 @@ class TrainParams(Section):
         le=3,
         description="times the filters of `two_stream` or `cnn`",
     )
+    ensemble: int = Field(
+        ge=1, le=8, description="networks that are trained, each from another seed, and averaged"
+    )
     seed: int = Field(ge=0, lt=2**32, description="of initial weights, order of clips and dropout")
     epochs: int = Field(ge=1, description="passes over the training clips, at most")
     patience: int | None = Field(

@@ -156,7 +156,7 @@ def study_name(tune: TuneParams, train: TrainParams, test_fold: int) -> str:
     facts = {
         "tune": tune.model_dump(exclude={"trials", "timeout", "workers", "warm_start"})
         | {"parameters_within": tune.parameters_within is not None},
-        "train": train.model_dump(exclude={"epochs", "patience"}),
+        "train": train.model_dump(exclude={"epochs", "patience", "ensemble"}),
         "test_fold": test_fold,
         "features": tracking.sha256(paths.FEATURES, paths.FEATURE_INDEX, paths.FEATURE_SPEC),
         "code": tracking.sha256(*(Path(str(module.__file__)) for module in (augment, fit, model))),
@@ -392,7 +392,8 @@ def run_trial(
     featurized = read_features()
     folds = split.by_fold(featurized.index, where.test_fold)
     data = fit.prepare(featurized.array, featurized.index, featurized.spec, folds, where.labels)
-    chosen = params.with_values(train, {"epochs": tune.epochs, "patience": None, **suggested})
+    fixed = {"epochs": tune.epochs, "patience": None, "ensemble": 1}
+    chosen = params.with_values(train, {**fixed, **suggested})
     tags = {tracking.STAGE: "trial", "pipeline.trial": str(trial.number)}
     several = tune.parameters_within is not None
     started = time.monotonic()

@@ -187,3 +187,41 @@ def test_pulses_too_fast_for_the_convolutions_are_told_apart_by_the_second_strea
     }
     assert accuracy["two_stream"] > 0.85
     assert accuracy["cnn"] < accuracy["two_stream"]
+
+
+def test_an_ensemble_is_one_network_with_the_geometric_mean_of_its_members_answers() -> None:
+    array, index, split = dataset()
+    data = fit.prepare(array, index, SPEC, split, LABELS)
+    short = params.with_values(TRAIN, {"epochs": 3, "seed": 4})
+    inputs = fit.network_input(array[split.test], data.spec)
+    joined = fit.fit(data, params.with_values(short, {"ensemble": 2}), "both")
+    alone = [
+        fit.fit(data, params.with_values(short, {"seed": seed}), "one").model.predict(
+            inputs, verbose=0
+        )
+        for seed in (8, 9)
+    ]
+    mean = np.sqrt(alone[0] * alone[1])
+    mean /= mean.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(joined.model.predict(inputs, verbose=0), mean, atol=1e-5)
+    assert np.abs(alone[0] - alone[1]).max() > 0.01
+
+
+def test_no_two_ensembles_share_a_network() -> None:
+    used = [
+        seed
+        for first in range(20)
+        for seed in fit.seeds(params.with_values(TRAIN, {"ensemble": 3, "seed": first}))
+    ]
+    assert len(set(used)) == 60
+
+
+def test_an_ensembles_figures_are_those_of_the_average() -> None:
+    array, index, split = dataset()
+    data = fit.prepare(array, index, SPEC, split, LABELS)
+    fitted = fit.fit(data, params.with_values(TRAIN, {"epochs": 2, "ensemble": 2}), "both")
+    inputs, targets = data.validation
+    out = fitted.model.predict(inputs, verbose=0)
+    loss = -np.log((out * targets).sum(axis=1)).mean()
+    assert fitted.best["val_log_loss"] == pytest.approx(loss, rel=1e-3)
+    assert fitted.best["val_log_loss"] != fitted.history["val_log_loss"].min()

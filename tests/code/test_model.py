@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import model, params
+from pipeline import calibration, model, params
 from pipeline.errors import UserError
 
 TRAIN = params.load(Path(__file__).parents[1] / "params.yaml").train
@@ -69,6 +69,25 @@ def test_a_saved_network_loads_without_custom_code(network: params.Network, tmp_
     np.testing.assert_array_equal(
         keras.saving.load_model(path).predict(x, verbose=0), net.predict(x, verbose=0)
     )
+
+
+def test_an_ensemble_is_saved_and_loads_without_custom_code(tmp_path: Path) -> None:
+    joined = model.average([model.build(TRAIN, (64, 80), 3) for _ in range(2)])
+    joined.save(tmp_path / "model.keras")
+    x = np.random.default_rng(0).normal(size=(2, 64, 80, 1)).astype(np.float32)
+    np.testing.assert_array_equal(
+        keras.saving.load_model(tmp_path / "model.keras").predict(x, verbose=0),
+        joined.predict(x, verbose=0),
+    )
+
+
+def test_the_largest_ensemble_can_be_averaged_and_still_has_a_last_layer_to_calibrate() -> None:
+    networks = [model.build(TRAIN, (64, 80), 3) for _ in range(8)]
+    joined = model.average(networks)
+    before = joined.predict(np.ones((1, 64, 80, 1)), verbose=0)
+    calibration.build_in(joined, 2.0)
+    after = joined.predict(np.ones((1, 64, 80, 1)), verbose=0)
+    np.testing.assert_allclose(after, calibration.soften(before, 2.0), atol=1e-5)
 
 
 def test_a_window_too_short_for_rates_is_named_in_one_sentence() -> None:
