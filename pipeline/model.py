@@ -3,7 +3,6 @@
 import numpy as np
 
 from pipeline.backend import keras
-from pipeline.calibration import LAST_LAYER
 from pipeline.errors import UserError
 from pipeline.params import TrainParams
 
@@ -246,12 +245,12 @@ def average(networks: list[keras.Model]) -> keras.Model:
         Their probabilities' geometric mean, summing to 1.
     """
     inputs = keras.Input(networks[0].input_shape[1:], name="features")
-    ends = [network.get_layer(LAST_LAYER) for network in networks]
+    ends = [network.layers[-1] for network in networks]
     parts = [
         keras.Model(network.inputs, end.input, name=f"member_{number}")(inputs)
         for number, (network, end) in enumerate(zip(networks, ends, strict=True), start=1)
     ]
-    last = keras.layers.Dense(ends[0].units, activation="softmax", name=LAST_LAYER)
+    last = _last_layer(ends[0].units)
     joined = keras.Model(inputs, last(keras.layers.Concatenate()(parts)), name="ensemble")
     kernels, biases = zip(*(end.get_weights() for end in ends), strict=True)
     last.set_weights([np.vstack(kernels) / len(networks), np.mean(biases, axis=0)])
@@ -262,8 +261,11 @@ def _classifier(
     inputs: keras.KerasTensor, x: keras.KerasTensor, classes: int, dropout: float, name: str
 ) -> keras.Model:
     x = keras.layers.Dropout(dropout)(x)
-    probabilities = keras.layers.Dense(classes, activation="softmax", name=LAST_LAYER)(x)
-    return keras.Model(inputs, probabilities, name=name)
+    return keras.Model(inputs, _last_layer(classes)(x), name=name)
+
+
+def _last_layer(classes: int) -> keras.layers.Dense:
+    return keras.layers.Dense(classes, activation="softmax", name="probabilities")
 
 
 def _filters(width: float, *filters: int) -> list[int]:
