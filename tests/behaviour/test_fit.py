@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -216,7 +217,9 @@ def test_no_two_ensembles_share_a_network() -> None:
     assert len(set(used)) == 60
 
 
-def test_an_ensembles_figures_are_those_of_the_average() -> None:
+def test_an_ensembles_figures_are_those_of_the_average(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
     array, index, split = dataset()
     data = fit.prepare(array, index, SPEC, split, LABELS)
     fitted = fit.fit(data, params.with_values(TRAIN, {"epochs": 2, "ensemble": 2}), "both")
@@ -225,3 +228,6 @@ def test_an_ensembles_figures_are_those_of_the_average() -> None:
     loss = -np.log((out * targets).sum(axis=1)).mean()
     assert fitted.best["val_log_loss"] == pytest.approx(loss, rel=1e-3)
     assert fitted.best["val_log_loss"] != fitted.history["val_log_loss"].min()
+    fitted.model.save(tmp_path / "model.keras")
+    keras.saving.load_model(tmp_path / "model.keras")
+    assert not [warning for warning in recwarn if "optimizer" in str(warning.message)]
