@@ -107,7 +107,7 @@ def test_a_sound_between_the_labels_is_known_to_be_none_of_them(
     threshold = Classifier.load(bundle).threshold
     assert client.ask("GET", "/model").json()["threshold"] == threshold
     known = set()
-    for part in np.linspace(0, 1, 9):  # from a tone to a hiss, in steps
+    for part in np.linspace(0, 1, 101):  # from a tone to a hiss, in steps small enough to doubt
         wave = part * sound("hiss", 3) + (1 - part) * sound("tone", 3)
         content = client.classify(wav(wave.astype(np.float32))).json()
         assert content["known"] == (content["probability"] >= threshold)
