@@ -6,8 +6,11 @@ trials make later suggestions differ, so "the best value" is compared, not the b
 """
 
 import argparse
-import contextlib
+import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,7 +19,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from bench.quality import markdown
-from pipeline import params, paths, tune
+from pipeline import params, paths
 
 WAYS = {
     "no pruning, one process": {"prune": False, "workers": 1},
@@ -45,19 +48,21 @@ def main() -> None:
             values["tune"] |= way
             with (place / paths.PARAMS).open("w", encoding="utf-8") as file:
                 yaml.dump(values, file)
-            with contextlib.chdir(place):
-                started = time.monotonic()
-                tune.main()
-                seconds = time.monotonic() - started
-                trials = pd.read_csv(paths.TRIALS)
-                best = tune.read()
+            environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+            started = time.monotonic()
+            subprocess.run(
+                [sys.executable, "-m", "pipeline.tune"], cwd=place, env=environment, check=True
+            )
+            seconds = time.monotonic() - started
+            trials = pd.read_csv(place / paths.TRIALS)
+            best = json.loads((place / paths.BEST_PARAMS).read_text(encoding="utf-8"))
         rows.append(
             {
                 "search": name,
                 "seconds": f"{seconds:.0f}",
                 "epochs trained": int(trials["epochs"].sum()),
                 "pruned": int((trials["state"] == "pruned").sum()),
-                "best validation log loss": f"{best.value:.3f}",
+                "best validation log loss": f"{best['value']:.3f}",
             }
         )
         print(rows[-1], flush=True)
