@@ -7,6 +7,7 @@ nobody overwrites, and then the alias is set to what the log says.
 
 import getpass
 import json
+import random
 import re
 import secrets
 import time
@@ -27,6 +28,9 @@ PREFIX = "champion."
 
 LONGEST_REASON = 2000
 """Characters; a tag of a registered model holds 5,000."""
+
+BACKOFF = 0.5
+"""Seconds at most before somebody tries again who withdrew: not all at the same moment."""
 
 SETTLING = 3
 """Seconds that somebody else has between writing the log and setting the alias."""
@@ -132,17 +136,60 @@ def move(
     str or None
         The champion that it replaced: another one than expected where somebody else was faster.
     """
+    current, moves = _whole(client, name)
+    mine, _ = _append(client, name, moves, Move("", version, current, _user(), reason, rollback))
+    _settle(client, name)
+    earlier = [known for known in read(client, name) if known.at < mine.at]
+    # where nobody has written meanwhile the alias says it better: it may have been taken away
+    return line(earlier)[-1] if len(earlier) > len(moves) else current
+
+
+def replace(
+    client: MlflowClient, name: str, version: str, expected: str | None, reason: str
+) -> str | None:
+    """Make a version the champion, unless the champion is not the one that it was compared with.
+
+    MLflow has no such operation. A move during which somebody else has written one is therefore
+    withdrawn: of several at once at most one stays, and the others see it.
+
+    Parameters
+    ----------
+    client : MlflowClient
+    name : str
+        Of the registered model.
+    version : str
+    expected : str or None
+        The champion that it was compared with; None where there was none.
+    reason : str
+
+    Returns
+    -------
+    str or None
+        The champion now: `version`, or what it has to be compared with first.
+    """
+    current, moves = _whole(client, name)
+    if current != expected:
+        return current
+    mine, key = _append(client, name, moves, Move("", version, current, _user(), reason))
+    if any(known not in (*moves, mine) for known in read(client, name)):
+        client.delete_registered_model_tag(name, key)
+        time.sleep(random.uniform(0, BACKOFF))  # noqa: S311
+        if not champion(client, name):
+            return None  # what the log names may have been deleted, or has its alias in a moment
+    _settle(client, name)
+    found = champion(client, name)
+    return str(found.version) if found else None
+
+
+def _whole(client: MlflowClient, name: str) -> tuple[str | None, list[Move]]:
+    """Read the champion and the log, in which a champion that was set by hand is then as well."""
     current, moves = _settled(client, name)
     top = line(moves)[-1] if moves else None
     if current and current != top:
         # set in the UI, say; rolling back has to know of it
         by_hand = Move("", current, top, "unknown", "found as the champion")
-        moves = [*moves, _append(client, name, moves, by_hand)]
-    mine = _append(client, name, moves, Move("", version, current, _user(), reason, rollback))
-    _settle(client, name)
-    earlier = [known for known in read(client, name) if known.at < mine.at]
-    # where nobody has written meanwhile the alias says it better: it may have been taken away
-    return line(earlier)[-1] if len(earlier) > len(moves) else current
+        moves = [*moves, _append(client, name, moves, by_hand)[0]]
+    return current, moves
 
 
 def _settled(client: MlflowClient, name: str) -> tuple[str | None, list[Move]]:
@@ -158,8 +205,14 @@ def _settled(client: MlflowClient, name: str) -> tuple[str | None, list[Move]]:
         time.sleep(0.2)
 
 
-def _append(client: MlflowClient, name: str, moves: list[Move], new: Move) -> Move:
-    """Write a move behind the others, whatever the clocks of their machines said."""
+def _append(client: MlflowClient, name: str, moves: list[Move], new: Move) -> tuple[Move, str]:
+    """Write a move behind the others, whatever the clocks of their machines said.
+
+    Returns
+    -------
+    tuple of Move and str
+        What was written, and the tag's name.
+    """
     now = datetime.now(UTC)
     if moves:
         now = max(now, datetime.fromisoformat(moves[-1].at) + timedelta(microseconds=1))
@@ -168,7 +221,7 @@ def _append(client: MlflowClient, name: str, moves: list[Move], new: Move) -> Mo
     # a colon is not allowed everywhere, and two may write in the same microsecond
     key = f"{PREFIX}{at.replace(':', '-').replace('+00-00', '')}.{secrets.token_hex(2)}"
     client.set_registered_model_tag(name, key, json.dumps(asdict(written), ensure_ascii=False))
-    return written
+    return written, key
 
 
 def _settle(client: MlflowClient, name: str) -> None:
@@ -177,9 +230,9 @@ def _settle(client: MlflowClient, name: str) -> None:
     Whoever sets it last has read the log last, so all end on the same version.
     """
     wanted = None
-    while (top := line(read(client, name))[-1]) != wanted:
-        client.set_registered_model_alias(name, CHAMPION, top)
-        wanted = top
+    while (versions := line(read(client, name))) and versions[-1] != wanted:
+        wanted = versions[-1]
+        client.set_registered_model_alias(name, CHAMPION, wanted)
 
 
 def _user() -> str:

@@ -273,13 +273,11 @@ def give_alias(
     """
     name, number = version.name, str(version.version)
     while decision.promote:
-        replaced = history.move(client, name, number, decision.reason)
-        if replaced in (decision.against, number):
+        stands = history.replace(client, name, number, decision.against, decision.reason)
+        if stands == number:
             return decision
-        other = client.get_model_version(name, str(replaced))
+        other = client.get_model_version(name, stands) if stands else None
         decision = decide(client, other, record, settings, but=version)
-        if not decision.promote:
-            history.move(client, name, str(replaced), f"version {number}: {decision.reason}")
     client.set_registered_model_alias(name, CHALLENGER, number)
     return decision
 

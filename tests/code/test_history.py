@@ -1,10 +1,21 @@
+import json
 import multiprocessing
 import os
 import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from pipeline import history, lineage, promote, register, reproduce, stage, tracking
 from pipeline.errors import UserError
@@ -238,6 +249,134 @@ def test_a_candidate_overtaken_by_another_one_is_compared_with_that_one(
     assert decision.reason == "not better than version 2"
     assert champion(client) == "2"
     assert client.get_model_version(NAME, "3").aliases == [history.CHALLENGER]
+
+
+class Together:
+    """Lets threads run one at a time, and at each of their calls the next one of a list goes on."""
+
+    def __init__(self, order: list[int]) -> None:
+        self.order = iter(order)
+        self.turn = threading.Condition()
+        self.alive: list[str] = []
+        self.now = ""
+        self.failed: list[BaseException] = []
+
+    def run(self, jobs: dict[str, Callable[[], object]]) -> None:
+        self.alive = sorted(jobs)
+        threads = [threading.Thread(target=self._run, args=job) for job in jobs.items()]
+        self._next()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not self.alive
+        assert not self.failed
+
+    def sleep(self, seconds: float) -> None:
+        for _ in range(1 + int(seconds * 40)):
+            self.step()
+
+    def step(self) -> None:
+        """Let another one go on, and wait to be chosen again."""
+        with self.turn:
+            if self.alive:
+                self._next()
+                self.turn.notify_all()
+                self._wait()
+
+    def _run(self, name: str, job: Callable[[], object]) -> None:
+        threading.current_thread().name = name
+        with self.turn:
+            self._wait()
+        try:
+            job()
+        except BaseException as error:  # for the thread that asks
+            self.failed.append(error)
+        finally:
+            with self.turn:
+                self.alive.remove(name)
+                self._next()
+                self.turn.notify_all()
+
+    def _wait(self) -> None:
+        self.turn.wait_for(lambda: self.now == threading.current_thread().name, timeout=60)
+
+    def _next(self) -> None:
+        if self.alive:
+            # when the list has ended: by turns, so that nobody waits for ever
+            known = self.alive.index(self.now) + 1 if self.now in self.alive else 0
+            self.now = self.alive[next(self.order, known) % len(self.alive)]
+
+
+class Registry:
+    """What the history asks of MLflow; others may act before each answer."""
+
+    def __init__(self, together: Together) -> None:
+        self.together = together
+        self.tags: dict[str, str] = {}
+        self.alias: str | None = None
+
+    def get_registered_model(self, _: str) -> SimpleNamespace:
+        self.together.step()
+        return SimpleNamespace(tags=dict(self.tags))
+
+    def get_model_version(self, _: str, number: str) -> SimpleNamespace:
+        return SimpleNamespace(name=NAME, version=number)
+
+    def get_model_version_by_alias(self, _: str, alias: str) -> SimpleNamespace:
+        self.together.step()
+        assert alias == CHAMPION
+        if self.alias is None:
+            raise MlflowException("no such alias", RESOURCE_DOES_NOT_EXIST)
+        return self.get_model_version(NAME, self.alias)
+
+    def set_registered_model_tag(self, _: str, key: str, value: str) -> None:
+        self.together.step()
+        self.tags[key] = value
+
+    def delete_registered_model_tag(self, _: str, key: str) -> None:
+        self.together.step()
+        del self.tags[key]
+
+    def set_registered_model_alias(self, _: str, alias: str, number: str) -> None:
+        self.together.step()
+        if alias == CHAMPION:
+            self.alias = number
+
+
+@settings(max_examples=150, deadline=None)
+@given(order=st.lists(st.integers(0, 5), max_size=80), before=st.sampled_from([None, "1", "2"]))
+@example(order=[0, 1, 1, 2, 0, 2, 1, 0, 2, 2, 1, 0], before=None)
+def test_of_candidates_at_once_the_one_that_beats_all_others_ends_as_champion(
+    order: list[int], before: str | None
+) -> None:
+    def decide(_: object, other: Any, *__: object, but: Any) -> Decision:
+        if other is None or other.version == but.version:
+            return Decision(promote=True, reason="nobody else")
+        better = int(but.version) - int(other.version) > 1  # one more is not significant
+        return Decision(promote=better, reason=f"against {other.version}", against=other.version)
+
+    together = Together(order)
+    registry: Any = Registry(together)
+    if before:
+        registry.alias = before
+        registry.tags["champion.0"] = json.dumps(
+            asdict(Move("2000-01-01T00:00:00+00:00", before, None, "-", "-"))
+        )
+
+    def candidate(number: str) -> None:
+        me = registry.get_model_version(NAME, number)
+        found = history.champion(registry, NAME)
+        decision = decide(None, found, but=me)
+        register.give_alias(registry, me, decision, None, None)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(register, "decide", decide)
+        clock = SimpleNamespace(monotonic=lambda: 0, sleep=together.sleep)
+        patch.setattr(history, "time", clock)
+        together.run({number: partial(candidate, number) for number in "125"})
+    assert registry.alias == "5"
+    assert history.line(history.read(registry, NAME))[-1] == "5"
 
 
 def test_the_line_forgets_what_was_rolled_back() -> None:
