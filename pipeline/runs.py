@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 FILES = (paths.MODEL_SPEC, paths.HISTORY, paths.PARAMS, paths.CLIPS, paths.REJECTED, paths.LOCK)
 """What the training adds to the run, beside the model; ``dvc.lock`` names the data by hash."""
 
+SUMMARY = "model_summary.txt"
+"""The network's layers as Keras prints them, in the run beside the model."""
+
 REPORTS = (
     paths.LEARNING_CURVES,
     paths.PREDICTIONS,
@@ -223,7 +226,7 @@ def log_clips(record: Record) -> None:
 def log_model(
     client: MlflowClient, run_id: str, network: "keras.Model | None", model_id: str | None
 ) -> None:
-    """Log a network to the active run as ``model``.
+    """Log a network to the active run as ``model``, and what its layers are.
 
     Parameters
     ----------
@@ -239,6 +242,9 @@ def log_model(
 
     if network is None:
         network = keras.saving.load_model(paths.MODEL)
+    lines: list[str] = []
+    network.summary(line_length=80, expand_nested=True, print_fn=lines.append)
+    client.log_text(run_id, "\n".join(lines), SUMMARY)
     keras.utils.disable_interactive_logging()  # MLflow tries the example, with a bar of its own
     example = np.zeros((1, *network.input_shape[1:]), np.float32)
     described = {

@@ -119,6 +119,19 @@ def test_the_logged_model_answers_as_the_evaluation_did(finished: Repository) ->
     np.testing.assert_allclose(probabilities, expected.to_numpy(), atol=2e-6)
 
 
+def test_the_training_run_shows_what_the_network_is_made_of(
+    finished: Repository, tmp_path: Path
+) -> None:
+    (run,) = runs(finished, "train")
+    file = store(finished).download_artifacts(run.info.run_id, "model_summary.txt", str(tmp_path))
+    summary = Path(file).read_text(encoding="utf-8")
+    assert 'Model: "two_stream"' in summary
+    # those that are trained and those that are not; the total has the optimiser's as well
+    counted = re.findall(r"(?i:trainable) params: ([\d,]+)", summary)
+    assert len(counted) == 2
+    assert sum(int(n.replace(",", "")) for n in counted) == run.data.metrics["parameters"]
+
+
 def test_trials_are_runs_nested_under_one_study_run_with_metrics_by_epoch(
     finished: Repository,
 ) -> None:
