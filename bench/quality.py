@@ -27,7 +27,18 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
-from pipeline import crossval, download, evaluate, featurize, model, package, params, paths
+from pipeline import (
+    calibration,
+    crossval,
+    download,
+    evaluate,
+    featurize,
+    fit,
+    model,
+    package,
+    params,
+    paths,
+)
 from pipeline.backend import keras
 from pipeline.crossval import Unit
 from pipeline.params import Params, TrainParams
@@ -165,15 +176,12 @@ def averaged(singles: dict[str, Any] | None) -> dict[str, Any] | None:
     labels = [column.removeprefix("p_") for column in columns]
     found, rows = [], []
     for seed in range(1, max(clips["seed"]) // AVERAGED + 1):
-        members = range(seed * AVERAGED, (seed + 1) * AVERAGED)
+        members = fit.seeds(seed, AVERAGED)
         if not set(members) <= set(clips["seed"]):
             continue
-        of_these = clips[clips["seed"].isin(members)].reset_index(drop=True)
-        logs = np.log(np.maximum(of_these[columns], 1e-12))
-        facts = ["path", "recording", "label", "fold"]
-        mean = logs.join(of_these[facts]).groupby(facts)[columns].mean().reset_index()
-        predicted = np.array(labels)[mean[columns].to_numpy().argmax(axis=1)]
-        answers = mean[facts].assign(predicted=predicted, seed=seed)
+        of_these = clips[clips["seed"].isin(members)]
+        logs = np.log(np.maximum(of_these[columns].to_numpy(), calibration.TINY))
+        answers = evaluate.by_clip(of_these, logs, labels).assign(seed=seed)
         found.append(answers)
         right = answers["predicted"] == answers["label"]
         cost = units[units["seed"].isin(members)].groupby("fold")["cpu_seconds"].sum()

@@ -136,7 +136,7 @@ def fit(
             f"{name}, {number} of {params.ensemble}",
             on_epoch if number == 1 else None,
         )
-        for number, seed in enumerate(seeds(params), start=1)
+        for number, seed in enumerate(seeds(params.seed, params.ensemble), start=1)
     ]
     network = model.average([member.model for member in members])
     best = members[0].best
@@ -150,9 +150,15 @@ def fit(
     return Fitted(network, members[0].history, best)
 
 
-def seeds(params: TrainParams) -> list[int]:
-    """Give each network of an ensemble a seed that no other ensemble of this size has."""
-    return [(params.seed * params.ensemble + k) % 2**32 for k in range(params.ensemble)]
+def seeds(seed: int, ensemble: int) -> list[int]:
+    """Give each network of an ensemble a seed that no other ensemble of this size has.
+
+    Examples
+    --------
+    >>> seeds(3, ensemble=2)
+    [6, 7]
+    """
+    return [(seed * ensemble + k) % 2**32 for k in range(ensemble)]
 
 
 def _fit_one(

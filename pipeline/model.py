@@ -77,6 +77,11 @@ def two_stream(
     Returns
     -------
     keras.Model
+
+    Raises
+    ------
+    ValueError
+        When there are too few frames for a modulation spectrum, or for the convolutions.
     """
     inputs = keras.Input((*shape, 1), name="features")
     streams = [_spectrogram_stream(inputs, width), _modulation_stream(inputs, width)]
@@ -132,6 +137,7 @@ def _modulation_stream(x: keras.KerasTensor, width: float) -> keras.KerasTensor:
     for filters in _filters(width, 16, 32):
         x = _normalised(keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(x))
         x = keras.layers.MaxPooling2D(2, padding="same")(x)
+    # Some 1,500 features: more than a small dataset has clips, whatever `dropout` says.
     x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(x))
     return _normalised(keras.layers.Dense(64, use_bias=False)(x))
 
@@ -155,6 +161,11 @@ def modulation_spectrum(x: keras.KerasTensor) -> keras.KerasTensor:
     KerasTensor
         (batch, bands, rates, 1), where neighbouring bands have been averaged until there are
         about 32.
+
+    Raises
+    ------
+    ValueError
+        When there are too few frames.
     """
     pool = max(1, round(x.shape[1] / MODULATION_BANDS))
     x = keras.layers.AveragePooling2D((pool, 1))(x)

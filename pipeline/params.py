@@ -176,7 +176,7 @@ class TrainParams(Section):
         description="times the filters of `two_stream` or `cnn`",
     )
     ensemble: int = Field(
-        ge=1, le=8, description="networks that are trained, each from another seed, and averaged"
+        ge=1, le=4, description="networks that are trained, each from another seed, and averaged"
     )
     seed: int = Field(ge=0, lt=2**32, description="of initial weights, order of clips and dropout")
     epochs: int = Field(ge=1, description="passes over the training clips, at most")

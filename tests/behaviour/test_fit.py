@@ -209,11 +209,7 @@ def test_an_ensemble_is_one_network_with_the_geometric_mean_of_its_members_answe
 
 
 def test_no_two_ensembles_share_a_network() -> None:
-    used = [
-        seed
-        for first in range(20)
-        for seed in fit.seeds(params.with_values(TRAIN, {"ensemble": 3, "seed": first}))
-    ]
+    used = [seed for first in range(20) for seed in fit.seeds(first, ensemble=3)]
     assert len(set(used)) == 60
 
 
