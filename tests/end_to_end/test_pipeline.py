@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import re
@@ -117,6 +118,22 @@ def test_the_logged_model_answers_as_the_evaluation_did(finished: Repository) ->
     stored = pd.read_csv(finished.folder / "reports/predictions.csv").set_index("path")
     expected = stored.loc[index.loc[test, "path"]].filter(regex="^p_")
     np.testing.assert_allclose(probabilities, expected.to_numpy(), atol=2e-6)
+
+
+def test_a_stage_that_is_run_by_hand_leaves_what_dvc_keeps_as_it_was(used: Repository) -> None:
+    before = (used.folder / "reports/metrics.json").read_text()
+    used.ok("dvc checkout --relink dvc.yaml")  # the fixture's copy has no links, if DVC makes any
+    used.set(evaluate__confidence=0.6)
+    used.ok("python -m pipeline.evaluate")
+    assert (used.folder / "reports/metrics.json").read_text() != before
+    kept = [path for path in (used.folder / ".dvc/cache/files/md5").rglob("*") if path.is_file()]
+    assert len(kept) > 40
+    for path in kept:
+        digest = path.parent.name + path.name.removesuffix(".dir")
+        assert hashlib.md5(path.read_bytes()).hexdigest() == digest  # DVC's own
+    used.set(evaluate__confidence=0.95)
+    used.ok("dvc repro")
+    assert (used.folder / "reports/metrics.json").read_text() == before
 
 
 def test_the_training_run_shows_what_the_network_is_made_of(
