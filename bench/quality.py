@@ -15,6 +15,7 @@ parameters, and milliseconds that LiteRT takes for a clip on one thread.
 import argparse
 import contextlib
 import functools
+import itertools
 import json
 import operator
 import tempfile
@@ -33,7 +34,6 @@ from pipeline import (
     download,
     evaluate,
     featurize,
-    fit,
     model,
     package,
     params,
@@ -93,13 +93,17 @@ RECIPES = {
 
 def main() -> None:
     """Train what is missing and print the table."""
-    parser = argparse.ArgumentParser(description="Accuracy of recipes on every official fold.")
-    parser.add_argument(
-        "recipes", nargs="*", help=f"of: {', '.join(RECIPES)}; all if none is named"
+    recipes = "; ".join(f'"{name}"' for name in RECIPES)
+    ours = ", ".join(f"{key} {value}" for key, value in OURS.items())
+    parser = argparse.ArgumentParser(
+        description="Accuracy of recipes on every official fold.",
+        epilog=f"Recipes: {recipes}. Ours is params.yaml with {ours}.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--dataset", default="esc10")
+    parser.add_argument("recipes", nargs="*", help="see below; all if none is named")
+    parser.add_argument("--dataset", default="esc10", help="a name that dataset.name may have")
     parser.add_argument("--source", type=Path, default=ESC10, help="folder with the dataset")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="of trainings")
     parser.add_argument("--workers", type=int, help="trainings at a time; one a core if not said")
     parser.add_argument("--folder", type=Path, default=Path("bench/units"), help="keeps results")
     parser.add_argument("--report", action="store_true", help="train nothing")
@@ -164,10 +168,11 @@ def measure(
 
 
 def averaged(singles: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Make of single networks' units those that ``train.ensemble`` would have trained.
+    """Make of single networks' units those of averaged ones: of every pair of seeds.
 
-    Its networks are those of single seeds (:func:`pipeline.fit.seeds`), and its answers their
-    geometric mean, so nothing has to be trained again. None where the seeds do not suffice.
+    An ensemble's answers are its networks' geometric mean, so nothing has to be trained again.
+    The pairs are not independent, for each network is in several, but their mean is what a pair
+    may be expected to reach. None where there are too few seeds.
     """
     if singles is None:
         return None
@@ -175,13 +180,13 @@ def averaged(singles: dict[str, Any] | None) -> dict[str, Any] | None:
     columns = [column for column in clips if column.startswith("p_")]
     labels = [column.removeprefix("p_") for column in columns]
     found, rows = [], []
-    for seed in range(1, max(clips["seed"]) // AVERAGED + 1):
-        members = fit.seeds(seed, AVERAGED)
-        if not set(members) <= set(clips["seed"]):
-            continue
+    pairs = itertools.combinations(sorted(set(clips["seed"])), AVERAGED)
+    for members in pairs:
         of_these = clips[clips["seed"].isin(members)]
         logs = np.log(np.maximum(of_these[columns].to_numpy(), calibration.TINY))
-        answers = evaluate.by_clip(of_these, logs, labels).assign(seed=seed)
+        answers = evaluate.by_clip(of_these, logs, labels).assign(
+            seed=" and ".join(map(str, members))
+        )
         found.append(answers)
         right = answers["predicted"] == answers["label"]
         cost = units[units["seed"].isin(members)].groupby("fold")["cpu_seconds"].sum()
@@ -234,7 +239,9 @@ def table(found: dict[str, dict[str, Any]], settings: Params) -> pd.DataFrame:
             "less than ours": "",
         }
         if name != "ours" and "ours" in found:
-            gain, p = paired(found["ours"]["clips"], clips)
+            ours = found["ours"]["clips"]
+            same = ours["seed"].isin(clips["seed"])  # none where the other's are pairs
+            gain, p = paired(ours[same] if same.any() else ours, clips)
             row["less than ours"] = f"{gain:+.1%}, p = {p:.3f}"
         rows.append(row)
     return pd.DataFrame(rows)

@@ -116,11 +116,27 @@ def summary(facts: Facts) -> str:
     """
     figures = facts.figures
     return (
-        f"{facts.params['train.network']} on {facts.tags['dataset.name']}: accuracy"
+        f"{kind(facts.params['train.network'], _ensemble(facts))} on"
+        f" {facts.tags['dataset.name']}: accuracy"
         f" {figures['accuracy']:.1%} ({figures['accuracy_low']:.1%} to"
         f" {figures['accuracy_high']:.1%}) on {figures['clips']} clips of test fold"
         f" {facts.tags['split.test_fold']}."
     )
+
+
+def kind(network: str, ensemble: int) -> str:
+    """Name what was trained.
+
+    Examples
+    --------
+    >>> kind("cnn", 1), kind("cnn", 2)
+    ('cnn', '2 cnn networks averaged')
+    """
+    return network if ensemble == 1 else f"{ensemble} {network} networks averaged"
+
+
+def _ensemble(facts: Facts) -> int:
+    return int(facts.params.get("train.ensemble", 1))  # older runs have none
 
 
 def class_table(classes: pd.DataFrame) -> str:
@@ -279,10 +295,11 @@ def _cost(facts: Facts) -> str:
         f" ({metrics['train_cpu_seconds']:.0f} s of CPU)" if "train_cpu_seconds" in metrics else ""
     )
     machine = facts.tags.get("lineage.machine", "a machine that is not on record")
+    of_first = " of the first network" if _ensemble(facts) > 1 else ""
     return (
         "## Cost of training\n\n"
         f"{metrics['train_seconds']:.0f} s{cpu} on {machine}; {metrics['parameters']:,.0f}"
-        f" parameters, {facts.params['train.epochs']} epochs, the best was"
+        f" parameters, {facts.params['train.epochs']} epochs at most, the best{of_first} was"
         f" {metrics['best_epoch']:.0f}. The search before it: trial {facts.tags['tune.trial']} of"
         f" study {facts.tags['tune.study']}."
     )

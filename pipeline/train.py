@@ -6,7 +6,6 @@ import time
 
 import mlflow
 import numpy as np
-import pandas as pd
 
 from pipeline import calibration, fit, params, paths, runs, split, stage, tracking
 from pipeline.backend import keras
@@ -85,7 +84,7 @@ def main() -> str:
             tags[runs.FINGERPRINT] = fingerprint(fitted.model)
             record = runs.Record(run_id, card["name"], name, logged, metrics, tags)
             record.write()
-            line = _line(fitted.history, fitted.best, seconds)
+            line = _line(fitted, chosen.ensemble, seconds)
             runs.tell(client, run_id, record, fitted.model)
     except Exception as error:
         # once all is saved, whoever needs the run tells a store that has come back
@@ -115,11 +114,15 @@ def fingerprint(network: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def _line(history: pd.DataFrame, best: pd.Series, seconds: float) -> str:
-    return (
-        f"{len(history)} epochs in {seconds:.0f} s; best is epoch {best['epoch']:.0f} with"
-        f" validation accuracy {best['val_accuracy']:.1%}"
-    )
+def _line(fitted: fit.Fitted, ensemble: int, seconds: float) -> str:
+    epochs, best = len(fitted.history), fitted.best
+    accuracy = f"validation accuracy {best['val_accuracy']:.1%}"
+    if ensemble > 1:
+        return (
+            f"{ensemble} networks in {seconds:.0f} s, averaged: {accuracy}; the first took"
+            f" {epochs} epochs, and its best is epoch {best['epoch']:.0f}"
+        )
+    return f"{epochs} epochs in {seconds:.0f} s; best is epoch {best['epoch']:.0f} with {accuracy}"
 
 
 if __name__ == "__main__":

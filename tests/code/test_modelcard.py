@@ -110,6 +110,12 @@ def test_the_card_says_what_for_from_what_how_good_at_what_cost_and_why() -> Non
     assert "pipeline.process" not in card
 
 
+def test_a_card_of_averaged_networks_says_so() -> None:
+    both = replace(FACTS, params={**FACTS.params, "train.ensemble": 2})
+    assert modelcard.brief(both).startswith("2 cnn networks averaged on foley: accuracy 25.0%")
+    assert "the best of the first network was 12" in modelcard.render(both)
+
+
 def test_confusions_are_sorted_by_frequency_with_the_most_certain_mistake() -> None:
     found = modelcard.confusions(PREDICTIONS)
     assert found.to_dict("records") == [
