@@ -15,6 +15,12 @@ MODULATION_BANDS = 32
 RATES = 24
 """Of a modulation spectrum: three or four an octave, from 0.4 to 43 Hz, in five seconds."""
 
+LONGEST = 512
+"""Frames of a modulation spectrum; of a longer window it is the average of several."""
+
+MOST_PARAMETERS = 2_000_000
+"""Of a network, or of all networks of an ensemble: enough for what few clips can teach."""
+
 QUIET = 1e-3
 """Power, of a band's variance, below which modulation counts as none."""
 
@@ -25,7 +31,7 @@ def build(params: TrainParams, shape: tuple[int, int], classes: int) -> keras.Mo
     Parameters
     ----------
     params : TrainParams
-        Of which ``network``, ``width`` and ``dropout`` are read.
+        Of which ``network``, ``width``, ``dropout`` and ``ensemble`` are read.
     shape : (bands, frames)
         Of one feature array.
     classes : int
@@ -39,19 +45,30 @@ def build(params: TrainParams, shape: tuple[int, int], classes: int) -> keras.Mo
     Raises
     ------
     UserError
-        When the feature array is too small for the network.
+        When the feature array is too small for the network, or an ensemble of it too large.
     """
     try:
-        if params.network == "fcn":
-            return fcn(shape, classes, params.dropout)
-        if params.network == "cnn":
-            return cnn(shape, classes, params.dropout, params.width)
-        return two_stream(shape, classes, params.dropout, params.width)
+        network = _build(params, shape, classes)
     except ValueError as error:
         raise UserError(
             f"train.network {params.network} needs larger features than {shape[0]} bands x"
             f" {shape[1]} frames: raise features.seconds or the number of bands."
         ) from error
+    parameters = network.count_params() * params.ensemble
+    if parameters > MOST_PARAMETERS:
+        raise UserError(
+            f"train.ensemble {params.ensemble} of networks of {network.count_params():,} parameters"
+            f" is {parameters:,}, and {MOST_PARAMETERS:,} are the most: lower it or train.width."
+        )
+    return network
+
+
+def _build(params: TrainParams, shape: tuple[int, int], classes: int) -> keras.Model:
+    if params.network == "fcn":
+        return fcn(shape, classes, params.dropout)
+    if params.network == "cnn":
+        return cnn(shape, classes, params.dropout, params.width)
+    return two_stream(shape, classes, params.dropout, params.width)
 
 
 def two_stream(
@@ -152,6 +169,10 @@ def modulation_spectrum(x: keras.KerasTensor) -> keras.KerasTensor:
     periphery", Neuron 71, 2011). The transform is two products with constant matrices, so every
     backend and LiteRT have it, and a saved network needs no code of ours.
 
+    The matrices grow with the square of the length, so a window of more than 512 frames is cut
+    into equal pieces whose power is averaged (Welch, "The use of fast Fourier transform for the
+    estimation of power spectra", 1967).
+
     Parameters
     ----------
     x : (batch, bands, frames, 1)
@@ -170,9 +191,16 @@ def modulation_spectrum(x: keras.KerasTensor) -> keras.KerasTensor:
     pool = max(1, round(x.shape[1] / MODULATION_BANDS))
     x = keras.layers.AveragePooling2D((pool, 1))(x)
     bands, frames = x.shape[1:3]
-    fourier, triangles = modulation_weights(frames)
-    x = _constant(keras.layers.Reshape((bands, frames))(x), fourier)
+    pieces = -(-frames // LONGEST)
+    if pieces > 1:
+        x = keras.layers.Cropping2D(((0, 0), (0, frames % pieces)))(x)
+    length = frames // pieces
+    fourier, triangles = modulation_weights(length)
+    x = _constant(keras.layers.Reshape((bands * pieces, length))(x), fourier)
     power = _constant(keras.layers.Multiply()([x, x]), triangles)
+    if pieces > 1:
+        power = keras.layers.Reshape((bands, pieces, RATES))(power)
+        power = keras.layers.AveragePooling2D((1, pieces))(power)
     return keras.layers.Reshape((bands, RATES, 1))(keras.ops.log(power + QUIET))
 
 

@@ -37,6 +37,17 @@ def test_the_widest_network_stays_below_two_million_parameters(network: params.N
     assert model.build(narrow, (64, 80), 10).count_params() < 100_000
 
 
+@pytest.mark.parametrize("frames", [862, 2584, 5168])
+def test_a_long_window_makes_the_network_no_larger(frames: int) -> None:
+    assert model.build(TRAIN, (64, frames), 10).count_params() < 550_000
+
+
+def test_an_ensemble_of_too_many_parameters_is_one_sentence() -> None:
+    both = params.with_values(TRAIN, {"width": 3.0, "ensemble": 2})
+    with pytest.raises(UserError, match=r"2,000,000 are the most: lower it or train\.width"):
+        model.build(both, (64, 431), 10)
+
+
 def test_the_ancestors_network_is_not_widened() -> None:
     with pytest.raises(UserError, match=r"train\.width is 1 for fcn"):
         params.with_values(TRAIN, {"network": "fcn", "width": 2.0})
@@ -103,6 +114,14 @@ def modulation(levels: np.ndarray) -> np.ndarray:
     inputs = keras.Input((*levels.shape, 1))
     spectrum = keras.Model(inputs, model.modulation_spectrum(inputs))
     return np.asarray(spectrum(levels[None, ..., None].astype(np.float32)))[0, ..., 0]
+
+
+def test_a_long_windows_modulation_is_the_average_of_its_pieces() -> None:
+    rng = np.random.default_rng(0)
+    one, other = (rng.normal(size=(32, 300)) for _ in range(2))
+    both = modulation(np.hstack([one, other, rng.normal(size=(32, 1))]))  # one frame too many
+    mean = (np.exp(modulation(one)) + np.exp(modulation(other))) / 2
+    np.testing.assert_allclose(np.exp(both), mean, rtol=1e-4)
 
 
 def wave(cycles: float, start: float = 0.0) -> np.ndarray:
