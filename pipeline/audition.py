@@ -1,6 +1,11 @@
 """See and hear in a notebook what augmentation makes of a clip.
 
->>> audition.show(featurized.array, featurized.index["label"], 0, featurized.spec, augment)
+After `dvc repro`, in the repository's root folder:
+
+>>> from pipeline import audition, featurize, params
+>>> clips = featurize.read()
+>>> augment = params.load().train.augment
+>>> audition.show(clips.array, clips.index["label"], 0, clips.spec, augment)
 """
 
 from collections.abc import Sequence
@@ -24,7 +29,7 @@ def show(
     labels: Sequence[str],
     row: int,
     spec: FeatureSpec,
-    params: AugmentParams,
+    params: AugmentParams | None,
     seed: int = 1,
     count: int = 3,
 ) -> None:
@@ -40,7 +45,9 @@ def show(
         The clip.
     spec : FeatureSpec
         What made the clips.
-    params : AugmentParams
+    params : AugmentParams, or None
+        Section ``train.augment`` of ``params.yaml``; where that is null there are no versions, and
+        the clip is displayed as it is trained on.
     seed : int
         Another one gives other versions.
     count : int
@@ -62,7 +69,7 @@ def variants(
     labels: Sequence[str],
     row: int,
     spec: FeatureSpec,
-    params: AugmentParams,
+    params: AugmentParams | None,
     seed: int = 1,
     count: int = 3,
 ) -> list[tuple[str, Floats]]:
@@ -73,6 +80,8 @@ def variants(
     list of (str, array of shape (bands, frames))
         The clip itself first, then the augmented ones, each with its labels and their shares.
     """
+    if params is None:
+        return [(f"{np.asarray(labels)[row]}, as it is: no augmentation", clips[row])]
     names, codes = np.unique(np.asarray(labels), return_inverse=True)
     rows = np.full(count, row)
     features, targets = augment.examples(

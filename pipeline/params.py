@@ -5,6 +5,9 @@ Every key is checked: an unknown one, one of the wrong type or one out of range 
 """
 
 import difflib
+import itertools
+import reprlib
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -26,6 +29,14 @@ from pipeline.errors import UserError
 DatasetName = Literal["foley", "esc10", "esc50", "urbansound8k", "folder"]
 FeatureKind = Literal["logmel", "mfcc", "stft"]
 Network = Literal["two_stream", "cnn", "fcn"]
+
+NOT_SEARCHED = {
+    "ensemble": "a trial trains one network",
+    "epochs": "a trial has tune.epochs",
+    "patience": "a trial ends early by tune.prune alone",
+    "seed": "the best one is luck on the validation fold",
+}
+"""Keys of ``train`` that a search leaves alone, and why."""
 
 
 class Section(BaseModel):
@@ -200,7 +211,9 @@ class TrainParams(Section):
     @model_validator(mode="after")
     def _the_ancestors_is_as_it_is(self) -> Self:
         if self.network == "fcn" and self.width != 1:
-            raise ValueError("train.width is 1 for fcn: it has the ancestor's filters")
+            raise ValueError(
+                f"train.width is 1 for fcn, not {self.width}: it has the ancestor's filters"
+            )
         return self
 
 
@@ -260,7 +273,10 @@ class TuneParams(Section):
             Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")],
             Discriminator(_range_or_choices),
         ],
-    ] = Field(description="keys of `train`, and where each is searched")
+    ] = Field(
+        description="keys of `train`, and where each is searched; not "
+        + ", ".join(f"`{name}`" for name in NOT_SEARCHED)
+    )
 
 
 class EvaluateParams(Section):
@@ -333,15 +349,69 @@ class Params(Section):
     @model_validator(mode="after")
     def _space_is_trainable(self) -> Self:
         for name, where in self.tune.space.items():
-            if _annotation(name) is None:
-                raise ValueError(f"tune.space.{name} is not a key of `train`")
-            values = where.choices if isinstance(where, Choices) else (where.low, where.high)
-            for value in values:
+            _check_searchable(name)
+            for value in _corners(where):
                 try:
                     with_values(self.train, {name: value})
+                except _AtOddsError:
+                    pass  # with a key that may be searched as well: see the next check
                 except UserError as error:
-                    raise ValueError(f"tune.space.{name} holds {value!r}: {error}") from None
+                    raise ValueError(f"tune.space.{name} holds {_yaml(value)}: {error}") from None
         return self
+
+    @model_validator(mode="after")
+    def _space_holds_nothing_at_odds(self) -> Self:
+        corners = {name: _corners(where) for name, where in self.tune.space.items()}
+        first = {name: values[0] for name, values in corners.items()}
+        # No rule is about more than two keys, so the others stay at their first corner.
+        for names in itertools.combinations(corners, min(2, len(corners))):
+            for values in itertools.product(*(corners[name] for name in names)):
+                together = first | dict(zip(names, values, strict=True))
+                refusal = _refusal(self.train, together)
+                if refusal is None:
+                    continue
+                blamed = dict(together)
+                for name in together:
+                    fewer = {key: value for key, value in blamed.items() if key != name}
+                    if _refusal(self.train, fewer) == refusal:
+                        blamed = fewer
+                named = " with ".join(f"{key} {_yaml(value)}" for key, value in blamed.items())
+                raise ValueError(f"tune.space allows {named}: {refusal}")
+        return self
+
+
+class _AtOddsError(UserError):
+    """Values that are right one by one, but not together."""
+
+
+def _check_searchable(name: str) -> None:
+    """Raise ValueError unless `name` is a key of ``train`` that a search can vary."""
+    annotation = _annotation(name)
+    if annotation is None:
+        raise ValueError(f"tune.space.{name} is not a key of `train`")
+    if name in NOT_SEARCHED:
+        raise ValueError(
+            f"tune.space.{name} cannot be searched, for {NOT_SEARCHED[name]}: set train.{name}"
+        )
+    for section in _sections(annotation):
+        raise ValueError(
+            f"tune.space.{name} is a section of `train`: search its keys,"
+            f" such as {name}.{next(iter(section.model_fields))}"
+        )
+
+
+def _corners(where: Range | Choices) -> tuple[Any, ...]:
+    """Values that stand for all that a search through `where` comes upon."""
+    return where.choices if isinstance(where, Choices) else (where.low, where.high)
+
+
+def _refusal(train: TrainParams, values: dict[str, Any]) -> str | None:
+    """Why `train` cannot take `values`; None if it can."""
+    try:
+        with_values(train, values)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def with_values(train: TrainParams, values: dict[str, Any]) -> TrainParams:
@@ -371,13 +441,14 @@ def with_values(train: TrainParams, values: dict[str, Any]) -> TrainParams:
         for parent in parents:
             section = section.get(parent)
             if not isinstance(section, dict):
-                raise UserError(f"{name} cannot be set: train.{parent} is {section}.")
+                raise UserError(f"{name} cannot be set: train.{parent} is {_yaml(section)}.")
         whole = isinstance(value, float) and value.is_integer() and is_integer(name)
         section[last] = int(value) if whole else value
     try:
         return TrainParams.model_validate(merged)
     except ValidationError as error:
-        raise UserError(_sentence(error)) from None
+        kind = UserError if error.errors()[0]["loc"] else _AtOddsError
+        raise kind(_sentence(error)) from None
 
 
 def value_of(train: TrainParams, name: str) -> Any:
@@ -398,11 +469,16 @@ def _annotation(name: str) -> Any:
     """Type of the key `name` of ``train``, dotted where it is nested; None if there is none."""
     model: Any = TrainParams
     for key in name.split("."):
-        sections = [m for m in (model, *get_args(model)) if hasattr(m, "model_fields")]
+        sections = _sections(model)
         if not sections or key not in sections[0].model_fields:
             return None
         model = sections[0].model_fields[key].annotation
     return model
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    """Sections that a key with this type may hold."""
+    return [one for one in (annotation, *get_args(annotation)) if hasattr(one, "model_fields")]
 
 
 def load(path: Path = paths.PARAMS) -> Params:
@@ -437,7 +513,7 @@ def load(path: Path = paths.PARAMS) -> Params:
 def _sentence(error: ValidationError) -> str:
     """Put the first problem into one sentence that names the key."""
     problem = error.errors()[0]
-    keys = [str(k) for k in problem["loc"] if k not in ("range", "choices")]
+    keys = _keys(problem["loc"])
     name = ".".join(keys)
     kind = problem["type"]
     if kind == "missing":
@@ -446,15 +522,59 @@ def _sentence(error: ValidationError) -> str:
         near = difflib.get_close_matches(keys[-1], _known_keys(keys[:-1]), n=1)
         hint = f": did you mean {'.'.join([*keys[:-1], near[0]])}?" if near else "."
         return f"{name} is not a known key{hint}"
-    message = problem["msg"].removeprefix("Value error, ").split(" or instance of ")[0]
-    message = message.removesuffix(".")
+    message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
+    if kind in IN_YAML:
+        message = IN_YAML[kind].format(**problem.get("ctx", {}))
+    if len(keys) < len(problem["loc"]) and problem["loc"][-1] in SCALARS:
+        message = "Input should be text, a number, true, false or null"
     if not name:
         return f"{message}."
     if (
         isinstance(problem["input"], dict) and kind == "value_error"
     ):  # keys at odds, one by one right
         return f"{name}: {message}."
-    return f"{name} is {problem['input']!r}: {message[:1].lower()}{message[1:]}."
+    return f"{name} is {_yaml(problem['input'])}: {message[:1].lower()}{message[1:]}."
+
+
+IN_YAML = {
+    "tuple_type": "Input should be a list",
+    "too_short": "List should have at least {min_length} item",
+    "dict_type": "Input should be a mapping",
+    "model_type": "Input should be a mapping",
+    "bool_type": "Input should be true or false",
+}
+"""What pydantic says in Python's words, by the type of its error."""
+
+SCALARS = ("str", "int", "float", "bool")
+"""What pydantic calls the members of a union of them."""
+
+
+def _keys(where: tuple[int | str, ...]) -> list[str]:
+    """Keys as the file has them, of where pydantic found a problem."""
+    keys = [*where]
+    if keys[:2] == ["tune", "space"] and len(keys) > 3:
+        del keys[3]  # which of Range and Choices it took the value for
+    if len(keys) > 1 and isinstance(keys[-2], int) and keys[-1] in SCALARS:
+        del keys[-1]  # an item of a list is not a section, so this is no key
+    return [str(key) for key in keys]
+
+
+class _Yaml(reprlib.Repr):
+    """Shows values as YAML has them, and of long ones the beginning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 80
+
+    def repr1(self, x: Any, level: int) -> str:
+        if x is None:
+            return "null"
+        if isinstance(x, bool):
+            return str(x).lower()
+        return str(x) if isinstance(x, date) else super().repr1(x, level)
+
+
+_yaml = _Yaml().repr
 
 
 def _known_keys(parents: list[str]) -> list[str]:

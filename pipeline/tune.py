@@ -35,6 +35,9 @@ STUDY, RUN, SECONDS = "pipeline.study", "mlflow_run_id", "seconds"
 PARAMETERS = "parameters"
 """Of a complete trial's network, their number."""
 
+EPOCHS = "epochs"
+"""Of a finished trial, how many it ran."""
+
 ENDED = "values"
 """Of a trial: what came out, written as it ends, before the study is told."""
 
@@ -142,9 +145,12 @@ def study_name(tune: TuneParams, train: TrainParams, test_fold: int) -> str:
     ----------
     tune : TuneParams
         Neither the number of trials nor the time counts: raising them goes on with the same
-        study. Nor does how many run at a time, nor which one is chosen in the end.
+        study. Nor does how many run at a time, what it is warmed up with, nor which one is
+        chosen in the end.
     train : TrainParams
-        Of which what is not searched counts, less ``epochs`` and ``patience``.
+        Of which what is not searched counts, less ``epochs``, ``patience`` and ``ensemble``, and
+        what is searched only where :func:`first_trial` takes it: a study that is gone on with
+        would not try another one.
     test_fold : int
         Decides the folds that train and validate.
 
@@ -156,7 +162,14 @@ def study_name(tune: TuneParams, train: TrainParams, test_fold: int) -> str:
     facts = {
         "tune": tune.model_dump(exclude={"trials", "timeout", "workers", "warm_start"})
         | {"parameters_within": tune.parameters_within is not None},
-        "train": train.model_dump(exclude={"epochs", "patience", "ensemble"}),
+        "train": {
+            name: value
+            for name, value in tracking.flatten(
+                train.model_dump(exclude={"epochs", "patience", "ensemble"})
+            ).items()
+            if name not in tune.space
+        },
+        "first": first_trial(train, tune),
         "test_fold": test_fold,
         "features": tracking.sha256(paths.FEATURES, paths.FEATURE_INDEX, paths.FEATURE_SPEC),
         "code": tracking.sha256(*(Path(str(module.__file__)) for module in (augment, fit, model))),
@@ -293,13 +306,20 @@ def enqueue_last(study: optuna.Study, about: dict[str, Any], tune: TuneParams) -
 
 
 def enqueue_defaults(study: optuna.Study, train: TrainParams, tune: TuneParams) -> None:
-    """Let the first trial be what `train` says, so that a search ends no worse than none.
+    """Let the first trial be what `train` says, so that a search ends no worse than none."""
+    defaults = first_trial(train, tune)
+    if defaults is not None:
+        study.enqueue_trial(defaults)
 
-    Where `train` lies outside the space that is not possible: Optuna suggests from it alone.
+
+def first_trial(train: TrainParams, tune: TuneParams) -> dict[str, Any] | None:
+    """Give what `train` says of the keys that are searched.
+
+    None where it lies outside the space: Optuna suggests from it alone.
     """
     defaults = {name: params.value_of(train, name) for name in tune.space}
-    if all(contains(where, defaults[name]) for name, where in tune.space.items()):
-        study.enqueue_trial(defaults)
+    inside = all(contains(where, defaults[name]) for name, where in tune.space.items())
+    return defaults if inside else None
 
 
 def contains(where: Range | Choices, value: Any) -> bool:
@@ -397,13 +417,17 @@ def run_trial(
     tags = {tracking.STAGE: "trial", "pipeline.trial": str(trial.number)}
     several = tune.parameters_within is not None
     started = time.monotonic()
+    epochs = 0
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        nonlocal epochs
+        epochs = epoch
         mlflow.log_metrics(metrics, step=epoch)
         if several:
             return  # Optuna prunes by one objective alone
         trial.report(metrics[fit.BEST], epoch)
-        if trial.should_prune():
+        # After the last epoch there is nothing to save, but a result to lose.
+        if epoch < chosen.epochs and trial.should_prune():
             raise optuna.TrialPruned
 
     tracking.connect()
@@ -421,6 +445,7 @@ def run_trial(
                 values.append(float(fitted.model.count_params()))
         except optuna.TrialPruned:
             mlflow.set_tag("pipeline.pruned", "true")
+        trial.set_user_attr(EPOCHS, epochs)
         trial.set_user_attr(SECONDS, time.monotonic() - started)
         trial.set_user_attr(ENDED, values)
         return values
@@ -442,6 +467,8 @@ def _short(value: Any) -> str:
 def table(trials: list[FrozenTrial]) -> pd.DataFrame:
     """Tabulate finished trials: a row each, with the best value so far.
 
+    A complete trial's value is its outcome, a pruned one's the least that it came to.
+
     Where their networks are of several sizes, also the number of ``parameters`` of the complete
     ones, and whether a trial is on the Pareto front: no other one is as good in both and better
     in one.
@@ -449,18 +476,18 @@ def table(trials: list[FrozenTrial]) -> pd.DataFrame:
     rows = []
     several = len({size(trial) for trial in trials} - {None}) > 1
     for trial in trials:
-        losses = list(trial.intermediate_values.values()) or outcome(trial)[:1]
+        losses = outcome(trial)[:1] or trial.intermediate_values.values()
         row = {
             "trial": trial.number,
             "state": trial.state.name.lower(),
             fit.BEST: min(losses),
-            "epochs": len(trial.intermediate_values),
+            EPOCHS: trial.user_attrs.get(EPOCHS),
             **trial.params,
         }
         if several:
             row |= {PARAMETERS: size(trial), "pareto": on_front(trial, trials)}
         rows.append(row)
-    frame = pd.DataFrame(rows, columns=None if rows else ["trial", "state", fit.BEST, "epochs"])
+    frame = pd.DataFrame(rows, columns=None if rows else ["trial", "state", fit.BEST, EPOCHS])
     frame.insert(3, "best_so_far", frame[fit.BEST].cummin())
     return frame.astype({PARAMETERS: "Int64"}) if several else frame
 

@@ -181,6 +181,13 @@ def test_without_augmentation_an_epoch_is_every_clip_once_as_it_is() -> None:
         )
 
 
+def test_without_augmentation_the_clip_is_shown_as_it_is() -> None:
+    ((title, clip),) = audition.variants(CLIPS, ["a", "b", "c"], 1, SPEC, None, count=2)
+    assert title == "b, as it is: no augmentation"
+    np.testing.assert_array_equal(clip, CLIPS[1])
+    assert len(audition.draw([(title, clip)], SPEC).axes) == 2  # with the scale's
+
+
 def test_augmented_clips_are_shown_and_heard() -> None:
     assert ALL
     versions = audition.variants(CLIPS, ["a", "b", "c"], 1, SPEC, ALL, count=2)

@@ -60,7 +60,20 @@ def test_the_shipped_file_is_valid_and_cannot_be_changed_in_memory() -> None:
         ({"tune__space__dropout": {"low": 0.5, "high": 0.1}}, "low must be smaller than high"),
         ({"tune__space__dropout": {"choices": []}}, "choices must not be empty"),
         ({"tune__space__dropout": 3}, "tune.space.dropout is 3"),
-        ({"train": None}, "train is None"),
+        ({"train": None}, "train is null: input should be a mapping."),
+        ({"train__epochs": True}, "train.epochs is true: "),
+        ({"train__augment__shift": 1}, "train.augment.shift is 1: input should be true or false."),
+        ({"crossval__seeds": []}, "crossval.seeds is []: list should have at least 1 item."),
+        ({"crossval__seeds": 3}, "crossval.seeds is 3: input should be a list."),
+        (
+            {"tune__space__network": {"choices": ["cnn", ["fcn"]]}},
+            "tune.space.network.choices.1 is ['fcn']: input should be text, a number, true, false",
+        ),
+        (
+            {"tune__space__network": {"choices": 3}},
+            "tune.space.network.choices is 3: input should be a list.",
+        ),
+        ({"tune__space__network": {"choices": [None]}}, "tune.space.network holds null: "),
     ],
 )
 def test_a_wrong_key_or_value_is_one_sentence_that_names_it(
@@ -71,6 +84,67 @@ def test_a_wrong_key_or_value_is_one_sentence_that_names_it(
     assert said in str(caught.value)
     assert not str(caught.value).endswith("..")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "instead"),
+    [
+        ("ensemble", {"choices": [1, 2]}, "a trial trains one network: set train.ensemble."),
+        ("epochs", {"low": 2, "high": 9}, "a trial has tune.epochs: set train.epochs."),
+        ("patience", {"choices": [None, 3]}, "set train.patience."),
+        ("seed", {"low": 0, "high": 9}, "luck on the validation fold: set train.seed."),
+        ("augment", {"choices": [None]}, "search its keys, such as augment.shift."),
+    ],
+)
+def test_what_no_trial_could_vary_is_refused(
+    tmp_path: Path, name: str, where: dict[str, Any], instead: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        params.load(changed(tmp_path, **{f"tune__space__{name}": where}))
+    assert f"tune.space.{name} " in str(caught.value)
+    assert str(caught.value).endswith(instead)
+
+
+@pytest.mark.parametrize(
+    ("change", "allowed"),
+    [
+        (
+            {
+                "tune__space__network": {"choices": ["cnn", "fcn"]},
+                "tune__space__width": {"low": 0.5, "high": 2},
+            },
+            "network 'fcn' with width 0.5: train.width is 1 for fcn, not 0.5",
+        ),
+        (
+            {
+                "tune__space__network": {"choices": ["cnn", "fcn"]},
+                "tune__space__width": {"low": 1, "high": 2},
+            },
+            "network 'fcn' with width 2.0: train.width is 1 for fcn, not 2.0",
+        ),
+        (
+            {"tune__space__network": {"choices": ["cnn", "fcn"]}, "train__width": 2.0},
+            "network 'fcn': train.width is 1 for fcn, not 2.0",
+        ),
+    ],
+)
+def test_a_search_that_would_come_upon_values_at_odds_is_refused_with_these_alone(
+    tmp_path: Path, change: dict[str, Any], allowed: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        params.load(changed(tmp_path, **change))
+    assert f": tune.space allows {allowed}: it has the ancestor's filters." in str(caught.value)
+
+
+def test_values_of_train_that_are_searched_do_not_count_against_a_search(tmp_path: Path) -> None:
+    searched = {
+        "tune__space__network": {"choices": ["cnn", "two_stream"]},
+        "tune__space__width": {"low": 0.5, "high": 2},
+    }
+    params.load(changed(tmp_path, **searched, train__network="fcn"))
+    width = {"choices": [1]}
+    mixed = {"tune__space__network": {"choices": ["cnn", "fcn"]}, "tune__space__width": width}
+    params.load(changed(tmp_path, **mixed, train__width=2.0))
 
 
 @pytest.mark.parametrize("text", ["", "- 1", "a: [", "\ttrain: 1", "train: {", "null", "42"])

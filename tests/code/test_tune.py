@@ -1,9 +1,14 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import mlflow
 import optuna
 import pytest
 
-from pipeline import params, paths, plots, tracking, tune
+from pipeline import fit, params, paths, plots, split, tracking, tune
 from pipeline.params import Choices, Range
 
 SETTINGS = params.load(Path(__file__).parents[1] / "params.yaml")
@@ -58,6 +63,95 @@ def ended(study: optuna.Study, *values: float | None) -> None:
         trial = study.ask()
         trial.report(1.0 if value is None else value, 1)
         tune.tell(study, trial.number, None if value is None else [value])
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Validation losses that a training goes through, without one: fill in before a trial."""
+    losses: list[float] = []
+
+    def train(data: Any, chosen: params.TrainParams, name: str, on_epoch: Any) -> Any:
+        assert chosen.epochs == len(losses)
+        for epoch, loss in enumerate(losses, start=1):
+            on_epoch(epoch, {fit.BEST: loss})
+        return SimpleNamespace(
+            best={fit.BEST: min(losses)}, model=SimpleNamespace(count_params=lambda: 7)
+        )
+
+    @contextmanager
+    def run(*_: Any, **__: Any) -> Iterator[str]:
+        yield "run"
+
+    features = SimpleNamespace(array=None, index=None, spec=None)
+    monkeypatch.setattr(tune, "read_features", lambda: features)
+    monkeypatch.setattr(split, "by_fold", lambda *_: None)
+    monkeypatch.setattr(fit, "prepare", lambda *_: None)
+    monkeypatch.setattr(fit, "fit", train)
+    monkeypatch.setattr(tracking, "connect", lambda: None)
+    monkeypatch.setattr(tracking, "run", run)
+    for name in ("log_metrics", "log_params", "set_tag"):
+        monkeypatch.setattr(mlflow, name, lambda *_, **__: None)
+    return losses
+
+
+def search(study: optuna.Study, **changes: Any) -> None:
+    """Run one trial more."""
+    chosen = SETTINGS.tune.model_copy(update=changes)
+    trial = study.ask()
+    values = tune.run_trial(trial, {}, SETTINGS.train, chosen, tune.Where(1, [], "0", "run"))
+    tune.tell(study, trial.number, values)
+
+
+@pytest.mark.parametrize(("epochs", "ran", "state"), [(2, 2, "COMPLETE"), (3, 2, "PRUNED")])
+def test_a_trial_is_pruned_to_save_epochs_but_not_when_it_has_run_them_all(
+    store: str, trained: list[float], epochs: int, ran: int, state: str
+) -> None:
+    study = tune.open_study("pruned", SETTINGS.tune)
+    for loss in (0.5, 0.5, 0.5, 0.9):  # with fewer than three before it the pruner has no median
+        trained[:] = [loss] * epochs
+        search(study, epochs=epochs)
+    assert study.trials[3].state.name == state
+    assert tune.table(tune.finished(study))["epochs"].tolist() == [epochs, epochs, epochs, ran]
+
+
+@pytest.mark.parametrize("within", [None, 0.05])
+def test_the_table_has_the_epochs_of_a_trial_whatever_is_searched_for(
+    store: str, trained: list[float], within: float | None
+) -> None:
+    changes = {"epochs": 3, "parameters_within": within}
+    study = tune.open_study("epochs", SETTINGS.tune.model_copy(update=changes))
+    trained[:] = [0.5, 0.3, 0.4]
+    search(study, **changes)
+    table = tune.table(tune.finished(study))
+    assert table["epochs"].tolist() == [3]
+    assert table[fit.BEST].tolist() == [0.3]
+
+
+def test_a_complete_trials_value_is_its_outcome_and_a_pruned_ones_its_least() -> None:
+    study = optuna.create_study()
+    for outcome in ([0.45], None):
+        trial = study.ask()
+        for epoch, loss in enumerate((0.5, 0.3, 0.4)):
+            trial.report(loss, epoch)
+        tune.tell(study, trial.number, outcome)
+    assert tune.table(tune.finished(study))[fit.BEST].tolist() == [0.45, 0.3]
+
+
+def test_a_study_is_gone_on_with_unless_what_a_trial_is_or_the_first_one_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tracking, "sha256", lambda *_: "same")
+    narrow: dict[str, Range | Choices] = {**SPACE, "augment.speed": Range(low=0.1, high=0.2)}
+
+    def name(space: dict[str, Range | Choices] = SPACE, **train: float) -> str:
+        searched = SETTINGS.tune.model_copy(update={"space": space})
+        return tune.study_name(searched, params.with_values(SETTINGS.train, train), test_fold=1)
+
+    assert name(label_smoothing=0.2) != name()
+    assert name(dropout=0.2) != name(dropout=0.3)  # both inside: the first trial is another
+    assert name(dropout=0.6) == name(dropout=0.7)  # both outside: no trial takes it
+    assert name(narrow, **{"augment.speed": 0.5}) == name(narrow, **{"augment.speed": 0.6})
+    assert name(epochs=3, ensemble=2) == name(epochs=4)
 
 
 def test_of_a_study_with_more_trials_only_the_first_that_were_begun_count() -> None:
