@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from pipeline import augment, features, model
 from pipeline.backend import keras
+from pipeline.errors import UserError
 from pipeline.features import FeatureSpec
 from pipeline.params import TrainParams
 from pipeline.split import Split
@@ -182,7 +183,7 @@ def _fit_one(
         metrics=["accuracy", keras.metrics.CategoricalCrossentropy(name="log_loss")],
     )
     progress = _Progress(name, params.epochs, on_epoch)
-    callbacks: list[keras.callbacks.Callback] = [progress]
+    callbacks: list[keras.callbacks.Callback] = [progress, keras.callbacks.TerminateOnNaN()]
     validates = len(data.validation[0]) > 0
     if validates:
         callbacks.append(
@@ -205,7 +206,13 @@ def _fit_one(
     finally:
         progress.bar.close()
     history = pd.DataFrame(progress.rows)
-    best = int(history[BEST].to_numpy().argmin()) if validates else -1
+    losses = history[BEST if validates else "log_loss"].to_numpy()
+    if not np.isfinite(losses).all():
+        raise UserError(
+            f"the loss of epoch {int((~np.isfinite(losses)).argmax()) + 1} is not a number: lower"
+            " train.learning_rate."
+        )
+    best = int(losses.argmin()) if validates else -1
     return Fitted(network, history, history.iloc[best])
 
 

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline import features, fit, params
+from pipeline.errors import UserError
 from pipeline.features import FeatureSpec
 from pipeline.split import Split, by_fold
 
@@ -206,6 +207,15 @@ def test_an_ensemble_is_one_network_with_the_geometric_mean_of_its_members_answe
     mean /= mean.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(joined.model.predict(inputs, verbose=0), mean, atol=1e-5)
     assert np.abs(alone[0] - alone[1]).max() > 0.01
+
+
+def test_a_loss_that_is_not_a_number_is_one_sentence() -> None:
+    array, index, split = dataset()
+    data = fit.prepare(array, index, SPEC, split, LABELS)
+    _, targets = data.train
+    targets[:] = np.nan  # what a step that is far too long makes of all weights
+    with pytest.raises(UserError, match=r"the loss of epoch 1 is not a number: lower train\.lea"):
+        fit.fit(data, params.with_values(TRAIN, {"epochs": 2}), "diverges")
 
 
 def test_no_two_ensembles_share_a_network() -> None:
