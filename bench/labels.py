@@ -43,7 +43,7 @@ def main(seeds: list[int], share: float) -> str:
         folder = paths.CROSSVAL_UNITS / f"{key}-flipped-{share:g}-{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         units = [Unit(fold, seed) for fold in card["folds"]]
-        missing = [unit for unit in units if not crossval.unit_file(folder, unit).exists()]
+        missing = [unit for unit in units if crossval.read_unit(folder, unit) is None]
         crossval.run_units(
             missing, settings.train, card["labels"], folder, settings.crossval, index=flipped
         )

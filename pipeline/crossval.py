@@ -9,6 +9,7 @@ chooses the epoch instead of training. Either way nothing is chosen on a fold th
 
 import hashlib
 import json
+import sys
 import time
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from typing import Any
 
 import mlflow
 import pandas as pd
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from sklearn.metrics import confusion_matrix
 from tqdm.auto import tqdm
 
@@ -33,8 +35,9 @@ from pipeline import (
     stage,
     tracking,
 )
+from pipeline.features import FeatureSpec
 from pipeline.featurize import read as read_features
-from pipeline.params import CrossvalParams, TrainParams
+from pipeline.params import CrossvalParams, Params, TrainParams
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,10 @@ def main() -> str:
         "accuracy": float(seeds.mean()),
         "accuracy_low": low,
         "accuracy_high": high,
+        "accuracy_confidence": settings.evaluate.confidence,
         "std_over_folds": float(folds.groupby("fold")["accuracy"].mean().std(ddof=1)),
-        "std_over_seeds": float(seeds.std(ddof=1)) if len(seeds) > 1 else 0.0,
+        # of one seed the spread is not known, which is not the same as none
+        **({"std_over_seeds": float(seeds.std(ddof=1))} if len(seeds) > 1 else {}),
         "macro_f1": float(classes["f1"].mean()),
         "clips": int(folds.groupby("seed")["clips"].sum().iloc[0]),
         "seeds": len(seeds),
@@ -88,11 +93,16 @@ def main() -> str:
         f" {'seed' if len(seeds) == 1 else 'seeds'}"
     )
     plots.save(plots.confusion(matrix, card["labels"], title), paths.CROSSVAL_CONFUSION)
-    log(card["name"], settings.train, figures, units, results)
+    log(card, settings, figures, units, results)
+    over_seeds = (
+        f" and ± {figures['std_over_seeds']:.1%} over {len(seeds)} seeds"
+        if "std_over_seeds" in figures
+        else ""
+    )
     return (
         f"accuracy {figures['accuracy']:.1%} ({low:.1%} to {high:.1%}), ±"
-        f" {figures['std_over_folds']:.1%} over folds and ± {figures['std_over_seeds']:.1%} over"
-        f" {len(seeds)} seeds; {missing} of {len(units)} units trained now"
+        f" {figures['std_over_folds']:.1%} over folds{over_seeds}; {missing} of {len(units)} units"
+        " trained now"
     )
 
 
@@ -125,10 +135,12 @@ def run(
     """
     folder = paths.CROSSVAL_UNITS / unit_key(train, crossval.validate_, index)
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [unit for unit in units if not unit_file(folder, unit).exists()]
+    known = {unit: found for unit in units if (found := read_unit(folder, unit)) is not None}
+    missing = [unit for unit in units if unit not in known]
     run_units(missing, train, labels, folder, crossval, index)
-    files = [unit_file(folder, unit) for unit in units]
-    return len(missing), [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    for unit in missing:
+        known[unit] = json.loads(unit_file(folder, unit).read_text(encoding="utf-8"))
+    return len(missing), [known[unit] for unit in units]
 
 
 def unit_key(train: TrainParams, validate: bool, index: pd.DataFrame | None = None) -> str:
@@ -147,6 +159,21 @@ def unit_key(train: TrainParams, validate: bool, index: pd.DataFrame | None = No
 def unit_file(folder: Path, unit: Unit) -> Path:
     """Where the result of `unit` is kept."""
     return folder / f"fold{unit.fold}-seed{unit.seed}.json"
+
+
+def read_unit(folder: Path, unit: Unit) -> dict[str, Any] | None:
+    """Read the result of `unit`; None where there is none, or a damaged one, and says so."""
+    file = unit_file(folder, unit)
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:  # neither JSON nor, it may be, UTF-8
+        result = None
+    if isinstance(result, dict) and isinstance(result.get("predictions"), dict):
+        return result
+    print(f"crossval: {file} is damaged: the unit is trained again", file=sys.stderr, flush=True)
+    return None
 
 
 def run_units(
@@ -265,20 +292,58 @@ def by_unit(units: list[Unit], results: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def protocol(validate: bool) -> str:
+    """Say which folds do what."""
+    others = (
+        "the next fold (cyclically) chooses the epoch, and the others train"
+        if validate
+        else "all others train, and the last epoch counts, so that nothing is chosen"
+    )
+    return f"Every official fold is scored once with each seed: {others}."
+
+
 def log(
-    dataset: str,
-    train: TrainParams,
+    card: dict[str, Any],
+    settings: Params,
     figures: dict[str, float],
     units: list[Unit],
     results: list[dict[str, Any]],
 ) -> None:
-    """Write one MLflow run with a nested run a unit."""
+    """Write one MLflow run with a nested run a unit.
+
+    Parameters
+    ----------
+    card : dict
+        The dataset's.
+    settings : Params
+        Of which ``train`` and ``crossval`` are read.
+    figures : dict
+        Over all units.
+    units : list of Unit
+    results : list of dict
+        As :func:`run_unit` wrote them, in the order of `units`.
+    """
     client = tracking.connect()
-    experiment_id = tracking.experiment(client, dataset)
-    tags = {tracking.STAGE: "crossval", "dataset.name": dataset, **tracking.lineage()}
-    table = by_unit(units, results)
-    with tracking.run(experiment_id, f"crossval {train.network} on {dataset}", tags) as parent:
-        mlflow.log_params(tracking.flatten({"train": train.model_dump(exclude={"seed"})}))
+    experiment_id = tracking.experiment(client, card["name"])
+    tags = {
+        tracking.STAGE: "crossval",
+        MLFLOW_RUN_NOTE: protocol(settings.crossval.validate_),
+        **tracking.of_dataset(card),
+        **tracking.lineage(),
+    }
+    logged = tracking.flatten(
+        {
+            # how many trained at a time changes nothing
+            "crossval": settings.crossval.model_dump(
+                mode="json", by_alias=True, exclude={"workers"}
+            ),
+            "features": FeatureSpec.load(paths.FEATURE_SPEC).to_dict(),
+            "train": settings.train.model_dump(exclude={"seed"}),
+        }
+    )
+    name = f"crossval {settings.train.network} on {card['name']}"
+    with tracking.run(experiment_id, name, tags) as parent:
+        mlflow.log_params(logged)
         mlflow.log_metrics(figures)
         for file in (
             paths.CROSSVAL_FOLDS,
@@ -287,17 +352,30 @@ def log(
             paths.CROSSVAL_CONFUSION,
         ):
             mlflow.log_artifact(str(file))
-        for row, result in zip(table.to_dict("records"), results, strict=True):
-            name = f"fold {row['fold']}, seed {row['seed']}"
-            nested = {tracking.STAGE: "crossval unit", "split.test_fold": str(row["fold"])}
-            with tracking.run(experiment_id, name, nested, parent=parent):
-                mlflow.log_metrics(
-                    {"test_accuracy": row["accuracy"], "cpu_seconds": row["cpu_seconds"]}
-                )
-                history = pd.DataFrame(result["history"])
-                for epoch in history.to_dict("records"):
-                    step = int(epoch.pop("epoch"))
-                    mlflow.log_metrics({str(k): float(v) for k, v in epoch.items()}, step=step)
+        accuracies = by_unit(units, results)["accuracy"].tolist()
+        for unit, result, accuracy in zip(units, results, accuracies, strict=True):
+            nested = {tracking.STAGE: "crossval unit", "split.test_fold": str(unit.fold)}
+            with tracking.run(
+                experiment_id, f"fold {unit.fold}, seed {unit.seed}", nested, parent=parent
+            ):
+                log_unit(unit, result, accuracy)
+
+
+def log_unit(unit: Unit, result: dict[str, Any], accuracy: float) -> None:
+    """Write what a unit was, what it gave and its curves to the active run."""
+    validated = result.get("validation_fold") is not None
+    mlflow.log_params(
+        asdict(unit) | ({"validation_fold": result["validation_fold"]} if validated else {})
+    )
+    metrics = {"test_accuracy": accuracy}
+    metrics |= {key: result[key] for key in ("cpu_seconds", "parameters") if key in result}
+    # where nothing validates the last epoch counts, be it the best or not
+    if validated and "epoch" in result:
+        metrics["best_epoch"] = result["epoch"]
+    mlflow.log_metrics(metrics)
+    for epoch in pd.DataFrame(result["history"]).to_dict("records"):
+        step = int(epoch.pop("epoch"))
+        mlflow.log_metrics({str(k): float(v) for k, v in epoch.items()}, step=step)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import get_args
 import pandas as pd
 
 from pipeline import paths
-from pipeline.datasets.reading import metadata
+from pipeline.datasets.reading import line_of, metadata
 from pipeline.errors import UserError
 from pipeline.params import DatasetName
 
@@ -39,18 +39,28 @@ def read(dataset: DatasetName, file: Path = paths.OVERLAY) -> pd.DataFrame:
     Raises
     ------
     UserError
-        When the file is not such a table, a line lacks dataset or path, or a clip is named twice.
+        When the file is not such a table, a line lacks dataset or path, the dataset is not a known
+        one, or a clip is named twice.
     """
     if not file.exists():
         return pd.DataFrame({"path": [], "label": []}, dtype="str")
     everything = metadata(file, COLUMNS[:3])
-    for column, known in (("dataset", get_args(DatasetName)), ("path", None)):
-        wrong = everything[column].isna() if known is None else ~everything[column].isin(known)
-        if wrong.any():
-            number = int(everything.index[wrong][0]) + 2
+    for column in ("dataset", "path"):
+        empty = everything[column].isna().to_numpy()
+        if empty.any():
+            number = line_of(file, int(empty.argmax()))
             raise UserError(
                 f"{file} names no {column} in line {number}: put it right or delete the line."
             )
+    known = get_args(DatasetName)
+    unknown = ~everything["dataset"].isin(known).to_numpy()
+    if unknown.any():
+        row = int(unknown.argmax())
+        raise UserError(
+            f"{file} names the dataset {everything['dataset'].iloc[row]!r} in line"
+            f" {line_of(file, row)}, which is not known: put one of {', '.join(known)} there, or"
+            " delete the line."
+        )
     table = everything.loc[everything["dataset"] == dataset, ["path", "label"]]
     if table["path"].duplicated().any():
         path = table["path"][table["path"].duplicated()].iloc[0]

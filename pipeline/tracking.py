@@ -400,6 +400,17 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def of_dataset(card: dict[str, Any]) -> dict[str, str]:
+    """Tags that say which clips, and which labels of them, a run is about."""
+    return {
+        "dataset.name": card["name"],
+        "dataset.sha256": card["sha256"],
+        "labels.relabelled": str(card["relabelled"]),
+        "labels.dropped": str(card["dropped"]),
+        "labels.sha256": card["corrections_sha256"],
+    }
+
+
 def lineage() -> dict[str, str]:
     """Tags that tell what a run was made from: code, data, features, libraries.
 

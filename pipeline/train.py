@@ -35,11 +35,7 @@ def main() -> str:
     name = f"train {chosen.network} on {card['name']}"
     tags = {
         tracking.STAGE: "train",
-        "dataset.name": card["name"],
-        "dataset.sha256": card["sha256"],
-        "labels.relabelled": str(card["relabelled"]),
-        "labels.dropped": str(card["dropped"]),
-        "labels.sha256": card["corrections_sha256"],
+        **tracking.of_dataset(card),
         "split.test_fold": str(folds.test_fold),
         "split.validation_fold": str(folds.validation_fold),
         "split.train_folds": ",".join(map(str, folds.train_folds)),

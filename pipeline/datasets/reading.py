@@ -1,6 +1,7 @@
 """What the readers share: tables of metadata."""
 
-from collections.abc import Iterable
+import csv
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -64,19 +65,63 @@ def metadata(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     Raises
     ------
     UserError
-        When the file is missing, cannot be read, or lacks a column.
+        When the file is missing, cannot be read, lacks a column, or has a line with more cells
+        than columns.
     """
     try:
+        # pandas would take a surplus cell for the row's name, and move all others
+        _refuse_surplus_cells(path)
         # Only an empty cell is null: "None" may be a label.
         table = pd.read_csv(path, dtype="str", encoding="utf-8-sig", keep_default_na=False)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: the dataset is not complete.") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a CSV file: {error}.") from None
     for column in columns:
         if column not in table:
             raise UserError(f"{path} has no column {column!r}.")
     return pd.DataFrame({name: table[name].str.strip() for name in table}).replace("", pd.NA)
+
+
+def line_of(path: Path, row: int) -> int:
+    """Find the line in which a row of :func:`metadata` begins.
+
+    Parameters
+    ----------
+    path : Path
+        The CSV file that was read.
+    row : int
+        Place of the row in the table, from 0.
+
+    Returns
+    -------
+    int
+        As an editor counts: blank lines count, and the line of column names is one.
+    """
+    return [line for line, _ in _records(path)][row + 1]
+
+
+def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield where every record begins, and its cells; the first one names the columns."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        line = 1
+        for cells in reader:
+            # what pandas takes for a blank line: a quoted nothing is none
+            if cells and not (len(cells) == 1 and cells[0] and not cells[0].strip(" \t")):
+                yield line, cells
+            line = reader.line_num + 1
+
+
+def _refuse_surplus_cells(path: Path) -> None:
+    records = _records(path)
+    _, columns = next(records, (1, []))
+    for line, cells in records:
+        if len(cells) > len(columns):
+            raise UserError(
+                f"{path} has {len(cells)} cells in line {line} but {len(columns)} columns: put the"
+                f" {columns[-1]}, or whichever text holds a comma, in double quotes."
+            )
 
 
 def whole_numbers(cells: pd.Series, where: str) -> pd.Series:

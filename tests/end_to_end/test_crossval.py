@@ -3,10 +3,33 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from pipeline import crossval
 
 from .conftest import Repository
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def scored(finished: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A clone in which every fold was scored with one seed; to look at, not to change."""
+    repository = finished.copy(tmp_path_factory.mktemp("scored") / "clone")
+    repository.ok("dvc repro crossval/dvc.yaml")
+    return repository
+
+
+def runs(repository: Repository, stage: str) -> list[Run]:
+    client = MlflowClient(f"sqlite:///{repository.folder}/mlflow.db")
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    found = client.search_runs(experiments, f"tags.`pipeline.stage` = '{stage}'")
+    return sorted(found, key=lambda run: run.info.start_time)
 
 
 def test_every_fold_is_scored_once_by_networks_that_did_not_see_it(used: Repository) -> None:
@@ -27,6 +50,9 @@ def test_every_fold_is_scored_once_by_networks_that_did_not_see_it(used: Reposit
     assert abs(figures["accuracy"] - right.mean()) < 1e-9
     assert folds["epoch"].between(1, 3).all()
     assert figures["accuracy_low"] <= figures["accuracy"] <= figures["accuracy_high"]
+    spread = predictions.assign(right=right).groupby("seed")["right"].mean().std(ddof=1)
+    assert abs(figures["std_over_seeds"] - spread) < 1e-9
+    assert f" over folds and ± {spread:.1%} over 2 seeds; " in output
 
 
 def test_without_validation_all_other_folds_train_and_the_last_epoch_counts(
@@ -37,6 +63,11 @@ def test_without_validation_all_other_folds_train_and_the_last_epoch_counts(
     folds = pd.read_csv(used.folder / "reports/crossval_folds.csv")
     assert (folds["epoch"] == 3).all()
     assert "val_log_loss" not in folds
+    (parent,) = runs(used, "crossval")
+    assert "all others train, and the last epoch counts" in parent.data.tags["mlflow.note.content"]
+    for unit in runs(used, "crossval unit"):
+        assert unit.data.params.keys() == {"fold", "seed"}
+        assert "best_epoch" not in unit.data.metrics
     used.set(train__patience=1)
     refused = used.run("python -m pipeline.crossval")
     assert refused.returncode == 1
@@ -65,3 +96,80 @@ def test_a_cross_validation_killed_in_the_middle_trains_only_what_is_missing(
         process.wait()
     output = used.ok("python -m pipeline.crossval")
     assert f"{3 - len(done)} of 3 units trained now" in output
+
+
+def test_of_one_seed_no_spread_over_seeds_is_claimed(scored: Repository, tmp_path: Path) -> None:
+    figures = json.loads((scored.folder / "reports/crossval.json").read_text())
+    (parent,) = runs(scored, "crossval")
+    assert "std_over_folds" in figures
+    assert "std_over_seeds" not in figures
+    assert "std_over_seeds" not in parent.data.metrics
+    again = scored.copy(tmp_path / "again").ok("python -m pipeline.crossval")
+    assert f"± {figures['std_over_folds']:.1%} over folds; 0 of 3 units trained now" in again
+
+
+def test_the_interval_states_its_level(scored: Repository) -> None:
+    figures = json.loads((scored.folder / "reports/crossval.json").read_text())
+    (parent,) = runs(scored, "crossval")
+    assert figures["accuracy_confidence"] == 0.95
+    assert parent.data.metrics["accuracy_confidence"] == 0.95
+
+
+def test_a_unit_cut_short_is_trained_again(scored: Repository, tmp_path: Path) -> None:
+    damaged = scored.copy(tmp_path / "damaged")
+    (file,) = damaged.folder.glob("crossval/units/*/fold3-seed1.json")
+    whole = json.loads(file.read_text())
+    file.write_bytes(file.read_bytes()[:100])
+    output = damaged.ok("python -m pipeline.crossval")
+    assert "fold3-seed1.json is damaged: the unit is trained again" in output
+    assert "1 of 3 units trained now" in output
+    assert json.loads(file.read_text())["predictions"]["path"] == whole["predictions"]["path"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff\x00", b'{"predictions": null}'])
+def test_what_is_no_result_counts_as_missing(tmp_path: Path, content: bytes) -> None:
+    unit = crossval.Unit(fold=3, seed=1)
+    assert crossval.read_unit(tmp_path, unit) is None
+    crossval.unit_file(tmp_path, unit).write_bytes(content)
+    assert crossval.read_unit(tmp_path, unit) is None
+
+
+def test_the_run_says_of_itself_what_was_trained_on_what_and_how(scored: Repository) -> None:
+    (parent,) = runs(scored, "crossval")
+    card = json.loads((scored.folder / "data/dataset.json").read_text())
+    assert (
+        parent.data.params.items()
+        >= {
+            "crossval.seeds": "[1]",
+            "crossval.validate": "True",
+            "features.kind": "logmel",
+            "features.n_mels": "32",
+            "train.epochs": "3",
+        }.items()
+    )
+    (trained,) = runs(scored, "train")
+    same = {k: v for k, v in trained.data.params.items() if k.startswith("features.")}
+    assert same == {k: v for k, v in parent.data.params.items() if k.startswith("features.")}
+    about = ("dataset.", "labels.")
+    same = {k: v for k, v in trained.data.tags.items() if k.startswith(about)}
+    assert same == {k: v for k, v in parent.data.tags.items() if k.startswith(about)}
+    assert parent.data.tags["dataset.sha256"] == card["sha256"]
+    assert parent.data.tags["mlflow.note.content"] == (
+        "Every official fold is scored once with each seed: the next fold (cyclically) chooses the"
+        " epoch, and the others train."
+    )
+
+
+def test_the_run_of_a_unit_says_which_folds_and_what_it_cost(scored: Repository) -> None:
+    folds = pd.read_csv(scored.folder / "reports/crossval_folds.csv")
+    (parent,) = runs(scored, "crossval")
+    units = runs(scored, "crossval unit")
+    for unit, row in zip(units, folds.to_dict("records"), strict=True):
+        assert unit.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert unit.data.params == {
+            key: str(row[key]) for key in ("fold", "seed", "validation_fold")
+        }
+        assert unit.data.metrics["best_epoch"] == row["epoch"]
+        assert unit.data.metrics["parameters"] == row["parameters"]
+        assert abs(unit.data.metrics["cpu_seconds"] - row["cpu_seconds"]) < 1e-5
+        assert abs(unit.data.metrics["test_accuracy"] - row["accuracy"]) < 1e-5
