@@ -7,9 +7,10 @@ all folds but the scored one, for a number of epochs that was fixed before, and 
 counts. ``--report`` trains nothing and prints the table of what is there.
 
 The columns: mean accuracy, its standard deviation over seeds and over folds, the interval of a
-bootstrap over recordings, the difference to ours with the p-value of a paired permutation test
-(recordings change sides, with all their clips and seeds), CPU seconds of training a fold,
-parameters, and milliseconds that LiteRT takes for a clip on one thread.
+bootstrap over recordings, log loss (at each seed's best temperature, so that recipes which make a
+network modest, such as mixing, are not worse for that alone), CPU seconds of training a fold,
+parameters, milliseconds that LiteRT takes for a clip on one thread, and the difference to ours with
+the p-value of a paired permutation test (recordings change sides, with all their clips and seeds).
 """
 
 import argparse
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
+from scipy.special import softmax
 
 from pipeline import (
     calibration,
@@ -184,9 +186,9 @@ def averaged(singles: dict[str, Any] | None) -> dict[str, Any] | None:
     for members in pairs:
         of_these = clips[clips["seed"].isin(members)]
         logs = np.log(np.maximum(of_these[columns].to_numpy(), calibration.TINY))
-        answers = evaluate.by_clip(of_these, logs, labels).assign(
-            seed=" and ".join(map(str, members))
-        )
+        answers = evaluate.by_clip(of_these, logs, labels)
+        answers[columns] = softmax(answers[columns].to_numpy(), axis=1)
+        answers = answers.assign(seed=" and ".join(map(str, members)))
         found.append(answers)
         right = answers["predicted"] == answers["label"]
         cost = units[units["seed"].isin(members)].groupby("fold")["cpu_seconds"].sum()
@@ -232,6 +234,7 @@ def table(found: dict[str, dict[str, Any]], settings: Params) -> pd.DataFrame:
             "± seeds": f"{seeds.std(ddof=1):.1%}" if len(seeds) > 1 else "one",
             "± folds": f"{units.groupby('fold')['accuracy'].mean().std(ddof=1):.1%}",
             "interval": f"{low:.1%} to {high:.1%}",
+            "log loss": f"{log_loss(clips):.3f}",
             "units": len(units),
             "CPU s a fold": f"{units['cpu_seconds'].mean():.0f}",
             "parameters": f"{units['parameters'].iloc[0]:,}",
@@ -245,6 +248,20 @@ def table(found: dict[str, dict[str, Any]], settings: Params) -> pd.DataFrame:
             row["less than ours"] = f"{gain:+.1%}, p = {p:.3f}"
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def log_loss(clips: pd.DataFrame) -> float:
+    """Log loss over the clips of each seed at the temperature where it is least, then the mean."""
+    columns = [str(column) for column in clips if str(column).startswith("p_")]
+    losses = []
+    for _, answers in clips.groupby("seed"):
+        probabilities = np.maximum(answers[columns].to_numpy(), calibration.TINY)
+        codes = np.array([columns.index(f"p_{label}") for label in answers["label"]])
+        temperature = calibration.fit_temperature(probabilities, codes)
+        softened = calibration.soften(probabilities, temperature)
+        of_the_true = softened[np.arange(len(codes)), codes]
+        losses.append(-np.log(np.maximum(of_the_true, calibration.TINY)).mean())
+    return float(np.mean(losses))
 
 
 def markdown(frame: pd.DataFrame) -> list[str]:
