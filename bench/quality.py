@@ -157,7 +157,7 @@ def measure(
         units = [Unit(fold, seed) for seed in options.seeds for fold in card["folds"]]
         if options.report:
             folder = paths.CROSSVAL_UNITS / crossval.unit_key(train, validate=False)
-            units = [unit for unit in units if crossval.unit_file(folder, unit).exists()]
+            units = [unit for unit in units if crossval.read_unit(folder, unit) is not None]
         if not units:
             return None
         _, results = crossval.run(units, train, how, card["labels"])
