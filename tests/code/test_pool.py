@@ -28,8 +28,6 @@ def test_a_process_ended_from_outside_is_one_sentence() -> None:
 def test_an_interruption_ends_what_runs() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    for child in multiprocessing.active_children():
-        child.join(10)
     assert not multiprocessing.active_children()
 
 
