@@ -312,12 +312,12 @@ def search_history(trials: pd.DataFrame, best: str) -> "Figure":
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "no search: tune.trials is 0", ha="center", transform=axes.transAxes)
         return picture
-    complete = trials["state"] == "complete"
     axes.plot(
         trials["trial"], trials["best_so_far"], color=VALIDATION, drawstyle="steps-post",
         label="best so far",
     )  # fmt: skip
-    for rows, marker, name in ((complete, "o", "complete"), (~complete, "x", "pruned")):
+    for name, marker in (("complete", "o"), ("pruned", "x")):
+        rows = trials["state"] == name
         if rows.any():
             axes.scatter(
                 trials.loc[rows, "trial"],
@@ -327,8 +327,12 @@ def search_history(trials: pd.DataFrame, best: str) -> "Figure":
                 marker=marker,
                 label=name,
             )
+    failed = trials.loc[trials["state"] == "failed", "trial"]
+    if len(failed):
+        edge = axes.get_xaxis_transform()  # they have no loss
+        axes.plot(failed, [0.03] * len(failed), "^", color=TRAINING, transform=edge, label="failed")
     _whole_numbers(axes.xaxis)
-    picture.legend(loc="outside upper center", ncols=3)
+    picture.legend(loc="outside upper center", ncols=4)
     return picture
 
 

@@ -7,6 +7,7 @@ on the same number of processes finds the same.
 
 import hashlib
 import json
+import math
 import os
 import time
 from concurrent.futures import as_completed
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 
 DEFAULT_STORAGE = "sqlite:///optuna.db"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
 STUDY, RUN, SECONDS = "pipeline.study", "mlflow_run_id", "seconds"
 PARAMETERS = "parameters"
 """Of a complete trial's network, their number."""
@@ -40,6 +46,9 @@ EPOCHS = "epochs"
 
 ENDED = "values"
 """Of a trial: what came out, written as it ends, before the study is told."""
+
+REASON = "reason"
+"""Of a trial that could not be trained, why."""
 
 
 def main() -> str:
@@ -96,9 +105,11 @@ def main() -> str:
     write(Best(study.study_name, best.number, outcome(best)[0], run_id, best.params), found)
     run = max(len(trials) - known, 0)
     pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
     short = len(trials) < settings.tune.trials
     return (
         f"{run} trials run, {len(trials) - run} known before, {pruned} pruned"
+        + (f", {len(failed)} failed ({failed[0].user_attrs[REASON]})" if failed else "")
         + (f", {settings.tune.trials - len(trials)} not begun for tune.timeout" if short else "")
         + f"; best is trial {best.number} with validation log loss {outcome(best)[0]:.3f}: "
         + ", ".join(f"{key} {_short(value)}" for key, value in best.params.items())
@@ -253,9 +264,11 @@ def search(study: optuna.Study, train: TrainParams, tune: TuneParams, where: Whe
 
 
 def tell(study: optuna.Study, number: int, values: list[float] | None) -> None:
-    """Tell `study` how a trial ended; None: it was pruned."""
-    state = TrialState.PRUNED if values is None else TrialState.COMPLETE
-    study.tell(number, values, state=state)
+    """Tell `study` how a trial ended; None: it was pruned, no values: it failed."""
+    if values:
+        study.tell(number, values)
+    else:
+        study.tell(number, state=TrialState.PRUNED if values is None else TrialState.FAIL)
 
 
 def choose(trials: list[FrozenTrial], tune: TuneParams) -> FrozenTrial:
@@ -263,8 +276,18 @@ def choose(trials: list[FrozenTrial], tune: TuneParams) -> FrozenTrial:
 
     With ``tune.parameters_within`` it is the one with the fewest parameters of those whose log
     loss is at most that share above the least.
+
+    Raises
+    ------
+    UserError
+        When none could be trained.
     """
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    if not complete:
+        raise UserError(
+            f"none of the {len(trials)} trials could be trained; of the first:"
+            f" {trials[0].user_attrs[REASON]}"
+        )
     best = min(complete, key=lambda trial: outcome(trial)[0])
     if tune.parameters_within is None:
         return best
@@ -274,7 +297,7 @@ def choose(trials: list[FrozenTrial], tune: TuneParams) -> FrozenTrial:
 
 
 def outcome(trial: FrozenTrial) -> list[float]:
-    """Give what a trial came to: log loss, and parameters where they count; none if pruned."""
+    """Give what a complete trial came to: log loss, and parameters where they count."""
     if trial.state != TrialState.COMPLETE:
         return []
     return list(trial.values)
@@ -339,8 +362,13 @@ def sampler(seed: int, trials: int) -> optuna.samplers.BaseSampler:
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that ran to their end or were pruned, in the order in which they were begun."""
-    return sorted(study.get_trials(deepcopy=False, states=FINISHED), key=lambda trial: trial.number)
+    """Trials that another start would not run again, in the order in which they were begun.
+
+    They ran to their end, were pruned, or cannot be trained. What was killed is not among them.
+    """
+    trials = study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.FAIL))
+    ended = [t for t in trials if t.state in FINISHED or t.user_attrs.get(ENDED) == []]
+    return sorted(ended, key=lambda trial: trial.number)
 
 
 def close_dead_trials(study: optuna.Study) -> None:
@@ -363,7 +391,9 @@ def close_ended_runs(
     client: MlflowClient, experiment_id: str, parent: str, study: optuna.Study
 ) -> None:
     """Mark as finished the runs of trials that count, though the store was not told any more."""
-    ended = {trial.user_attrs.get(RUN) for trial in finished(study)}
+    ended = {
+        trial.user_attrs.get(RUN) for trial in study.get_trials(deepcopy=False, states=FINISHED)
+    }
     nested = client.search_runs(
         [experiment_id],
         f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status != 'FINISHED'",
@@ -407,7 +437,7 @@ def run_trial(
     -------
     list of float, or None
         The least validation log loss, and the number of parameters if that counts; None when the
-        trial was pruned.
+        trial was pruned; nothing in it when its network cannot be built or learns nothing.
     """
     featurized = read_features()
     folds = split.by_fold(featurized.index, where.test_fold)
@@ -436,7 +466,7 @@ def run_trial(
     ) as run_id:
         mlflow.log_params(tracking.flatten({"train": chosen.model_dump()}))
         trial.set_user_attr(RUN, run_id)
-        values = None
+        values: list[float] | None = None
         try:
             fitted = fit.fit(data, chosen, f"trial {trial.number}", on_epoch)
             values = [float(fitted.best[fit.BEST])]
@@ -445,6 +475,11 @@ def run_trial(
                 values.append(float(fitted.model.count_params()))
         except optuna.TrialPruned:
             mlflow.set_tag("pipeline.pruned", "true")
+        except UserError as error:  # of this network: the others may do
+            values = []
+            trial.set_user_attr(REASON, str(error))
+            mlflow.set_tag("pipeline.failed", str(error))
+            mlflow.end_run("FAILED")
         trial.set_user_attr(EPOCHS, epochs)
         trial.set_user_attr(SECONDS, time.monotonic() - started)
         trial.set_user_attr(ENDED, values)
@@ -467,7 +502,8 @@ def _short(value: Any) -> str:
 def table(trials: list[FrozenTrial]) -> pd.DataFrame:
     """Tabulate finished trials: a row each, with the best value so far.
 
-    A complete trial's value is its outcome, a pruned one's the least that it came to.
+    A complete trial's value is its outcome, a pruned one's the least that it came to; one that
+    failed has none.
 
     Where their networks are of several sizes, also the number of ``parameters`` of the complete
     ones, and whether a trial is on the Pareto front: no other one is as good in both and better
@@ -476,11 +512,13 @@ def table(trials: list[FrozenTrial]) -> pd.DataFrame:
     rows = []
     several = len({size(trial) for trial in trials} - {None}) > 1
     for trial in trials:
-        losses = outcome(trial)[:1] or trial.intermediate_values.values()
+        losses = outcome(trial)[:1]
+        if trial.state == TrialState.PRUNED:
+            losses = [loss for loss in trial.intermediate_values.values() if math.isfinite(loss)]
         row = {
             "trial": trial.number,
-            "state": trial.state.name.lower(),
-            fit.BEST: min(losses),
+            "state": STATES[trial.state],
+            fit.BEST: min(losses, default=math.nan),
             EPOCHS: trial.user_attrs.get(EPOCHS),
             **trial.params,
         }

@@ -9,6 +9,7 @@ import optuna
 import pytest
 
 from pipeline import fit, params, paths, plots, split, tracking, tune
+from pipeline.errors import UserError
 from pipeline.params import Choices, Range
 
 SETTINGS = params.load(Path(__file__).parents[1] / "params.yaml")
@@ -67,11 +68,16 @@ def ended(study: optuna.Study, *values: float | None) -> None:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Validation losses that a training goes through, without one: fill in before a trial."""
+    """Validation losses that a training goes through, without one: fill in before a trial.
+
+    With none it fails.
+    """
     losses: list[float] = []
 
     def train(data: Any, chosen: params.TrainParams, name: str, on_epoch: Any) -> Any:
-        assert chosen.epochs == len(losses)
+        assert chosen.epochs == max(1, len(losses))
+        if not losses:
+            raise UserError("the network is too small.")
         for epoch, loss in enumerate(losses, start=1):
             on_epoch(epoch, {fit.BEST: loss})
         return SimpleNamespace(
@@ -89,7 +95,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setattr(fit, "fit", train)
     monkeypatch.setattr(tracking, "connect", lambda: None)
     monkeypatch.setattr(tracking, "run", run)
-    for name in ("log_metrics", "log_params", "set_tag"):
+    for name in ("log_metrics", "log_params", "set_tag", "end_run"):
         monkeypatch.setattr(mlflow, name, lambda *_, **__: None)
     return losses
 
@@ -125,6 +131,26 @@ def test_the_table_has_the_epochs_of_a_trial_whatever_is_searched_for(
     table = tune.table(tune.finished(study))
     assert table["epochs"].tolist() == [3]
     assert table[fit.BEST].tolist() == [0.3]
+
+
+def test_a_trial_that_cannot_be_trained_counts_and_is_not_begun_again(
+    store: str, trained: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "is_dead", lambda _: True)
+    study = tune.open_study("failed", SETTINGS.tune)
+    search(study, epochs=1)
+    with pytest.raises(UserError, match=r"none of the 1 trials .*: the network is too small"):
+        tune.choose(tune.finished(study), SETTINGS.tune)
+    trained[:] = [0.5]
+    search(study, epochs=1)
+    tune.close_dead_trials(study)
+    trials = tune.finished(study)
+    assert len(study.trials) == len(trials) == 2
+    assert tune.choose(trials, SETTINGS.tune).number == 1
+    table = tune.table(trials)
+    assert table["state"].tolist() == ["failed", "complete"]
+    assert table[fit.BEST].isna().tolist() == [True, False]
+    assert ">failed<" in plots.svg(tune.pictures(table)["search"]).replace(" ", "")
 
 
 def test_a_complete_trials_value_is_its_outcome_and_a_pruned_ones_its_least() -> None:
@@ -242,7 +268,7 @@ def test_what_had_ended_before_a_search_was_killed_counts(
 ) -> None:
     monkeypatch.setattr(tracking, "is_dead", lambda process: process == "dead")
     study = tune.open_study("killed", SETTINGS.tune)
-    for outcome in ([0.3], None, ...):
+    for outcome in ([0.3], None, [], ...):
         trial = study.ask()
         trial.suggest_float("dropout", 0.1, 0.5)
         trial.set_user_attr(tracking.PROCESS, "dead")
@@ -251,8 +277,9 @@ def test_what_had_ended_before_a_search_was_killed_counts(
             trial.set_user_attr(tune.ENDED, outcome)
     tune.close_dead_trials(study)
     states = [trial.state.name for trial in study.get_trials()]
-    assert states == ["COMPLETE", "PRUNED", "FAIL", "WAITING"]
-    assert study.trials[3].system_attrs["fixed_params"] == study.trials[2].params
+    assert states == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "WAITING"]
+    assert study.trials[4].system_attrs["fixed_params"] == study.trials[3].params
+    assert [trial.number for trial in tune.finished(study)] == [0, 1, 2]
 
 
 def test_the_run_of_a_trial_that_ended_when_the_store_was_gone_is_finished(
