@@ -50,11 +50,15 @@ def main() -> str:
     found = find(predictions, card["labels"])
     found.to_csv(paths.DOUBTFUL, index=False, float_format="%.6f")
     played = players(found, card["name"], card["labels"])
-    page = report.render({"card": card, "clips": played, "doubtful": len(found)}, "doubtful.html")
+    # How much their contradiction is worth: networks that are mostly wrong doubt at random.
+    right = float((predictions["label"] == predictions["predicted"]).mean())
+    facts = {"card": card, "clips": played, "doubtful": len(found), "right": right}
+    page = report.render(facts, "doubtful.html")
     paths.DOUBTFUL_PAGE.write_text(page, encoding="utf-8")
     return (
-        f"{len(found)} of {len(clips)} labels are doubtful -> {paths.DOUBTFUL}; listen to them on"
-        f" {paths.DOUBTFUL_PAGE} and correct them in {paths.OVERLAY}"
+        f"{len(found)} of {len(clips)} labels are doubtful to networks that agree with {right:.0%}"
+        f" of all -> {paths.DOUBTFUL}; listen on {paths.DOUBTFUL_PAGE} and correct them in"
+        f" {paths.OVERLAY}"
     )
 
 

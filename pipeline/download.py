@@ -89,7 +89,7 @@ def main() -> str:
         "labels": labels,
         "folds": folds,
         **numbers,
-        **overlay.facts(corrections),
+        **overlay.facts(corrections[~corrections["path"].isin(rejected["path"])]),
         "sha256": datasets.content_hash(paths.AUDIO, clips["path"]),
     }
     hours = round(clips["seconds"].sum() / 3600, 3)

@@ -111,6 +111,11 @@ def line(dataset: str, path: str, label: str) -> str:
 def facts(corrections: pd.DataFrame) -> dict[str, str | int]:
     """Say what was corrected, for the dataset's card.
 
+    Parameters
+    ----------
+    corrections : DataFrame
+        Of clips that can be used, as :func:`read` gives it.
+
     Returns
     -------
     dict

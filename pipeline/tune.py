@@ -109,7 +109,7 @@ def main() -> str:
     short = len(trials) < settings.tune.trials
     return (
         f"{run} trials run, {len(trials) - run} known before, {pruned} pruned"
-        + (f", {len(failed)} failed ({failed[0].user_attrs[REASON]})" if failed else "")
+        + (f", {len(failed)} failed ({failed[0].user_attrs[REASON].rstrip('.')})" if failed else "")
         + (f", {settings.tune.trials - len(trials)} not begun for tune.timeout" if short else "")
         + f"; best is trial {best.number} with validation log loss {outcome(best)[0]:.3f}: "
         + ", ".join(f"{key} {_short(value)}" for key, value in best.params.items())
