@@ -53,6 +53,7 @@ def test_the_commands_of_a_guide_work(guide: Path, committed: Repository) -> Non
         "mend-labels": "labels are doubtful",
         "plots-offline": "dvc_plots/index.html",
         "promote": "version 1",
+        "search": "trials run, ",
         "serve": "path,",
     }
     assert expected[guide.stem] in said
