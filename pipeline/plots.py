@@ -329,8 +329,8 @@ def search_history(trials: pd.DataFrame, best: str) -> "Figure":
             )
     failed = trials.loc[trials["state"] == "failed", "trial"]
     if len(failed):
-        edge = axes.get_xaxis_transform()  # they have no loss
-        axes.plot(failed, [0.03] * len(failed), "^", color=TRAINING, transform=edge, label="failed")
+        height = axes.get_xaxis_transform()  # of the picture: they have no loss
+        axes.vlines(failed, 0, 1, TRAINING, "dotted", transform=height, label="failed")
     _whole_numbers(axes.xaxis)
     picture.legend(loc="outside upper center", ncols=4)
     return picture

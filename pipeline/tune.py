@@ -526,7 +526,7 @@ def table(trials: list[FrozenTrial]) -> pd.DataFrame:
             row |= {PARAMETERS: size(trial), "pareto": on_front(trial, trials)}
         rows.append(row)
     frame = pd.DataFrame(rows, columns=None if rows else ["trial", "state", fit.BEST, EPOCHS])
-    frame.insert(3, "best_so_far", frame[fit.BEST].cummin())
+    frame.insert(3, "best_so_far", frame[fit.BEST].cummin().ffill())
     return frame.astype({PARAMETERS: "Int64"}) if several else frame
 
 

@@ -150,6 +150,8 @@ def test_a_trial_that_cannot_be_trained_counts_and_is_not_begun_again(
     table = tune.table(trials)
     assert table["state"].tolist() == ["failed", "complete"]
     assert table[fit.BEST].isna().tolist() == [True, False]
+    again = tune.table([*trials, trials[0]])
+    assert again["best_so_far"].tolist()[1:] == [0.5, 0.5]
     assert ">failed<" in plots.svg(tune.pictures(table)["search"]).replace(" ", "")
 
 
