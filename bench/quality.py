@@ -23,7 +23,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -40,10 +40,12 @@ from pipeline import (
     package,
     params,
     paths,
+    stage,
 )
 from pipeline.backend import keras
 from pipeline.crossval import Unit
-from pipeline.params import Params, TrainParams
+from pipeline.errors import UserError
+from pipeline.params import DatasetName, Params, TrainParams
 
 ESC10 = Path("../shared/data/esc10")
 OURS = {"epochs": 200, "augment.mix": 0.5, "augment.noise": 0.5}
@@ -93,8 +95,8 @@ RECIPES = {
 """What is measured. All start from ``params.yaml`` with :data:`OURS` set."""
 
 
-def main() -> None:
-    """Train what is missing and print the table."""
+def main() -> str:
+    """Train what is missing, print the table and say how much it is of."""
     recipes = "; ".join(f'"{name}"' for name in RECIPES)
     ours = ", ".join(f"{key} {value}" for key, value in OURS.items())
     parser = argparse.ArgumentParser(
@@ -103,8 +105,12 @@ def main() -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("recipes", nargs="*", help="see below; all if none is named")
-    parser.add_argument("--dataset", default="esc10", help="a name that dataset.name may have")
-    parser.add_argument("--source", type=Path, default=ESC10, help="folder with the dataset")
+    parser.add_argument(
+        "--dataset", default="esc10", choices=get_args(DatasetName), help="whose folds"
+    )
+    parser.add_argument(
+        "--source", type=Path, help=f"folder with it; for esc10 {ESC10} if that is there"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="of trainings")
     parser.add_argument("--workers", type=int, help="trainings at a time; one a core if not said")
     parser.add_argument("--folder", type=Path, default=Path("bench/units"), help="keeps results")
@@ -113,7 +119,9 @@ def main() -> None:
     if unknown := set(options.recipes) - set(RECIPES):
         parser.error(f"no such recipe: {', '.join(sorted(unknown))}")
     settings = params.load()
-    source = str(options.source.resolve()) if options.source.exists() else None
+    source = options.source
+    if source is None and options.dataset == "esc10" and ESC10.exists():
+        source = ESC10
     found = {}
     for name in options.recipes or RECIPES:
         recipe = RECIPES[name]
@@ -121,13 +129,16 @@ def main() -> None:
         place = options.folder / "-".join(
             [options.dataset, *(f"{key}={value}" for key, value in recipe.features.items())]
         )
-        prepare(place, recipe, options.dataset, source)
+        prepare(place, recipe, options.dataset, source and str(source.resolve()))
         if result := measure(place, chosen, settings, options):
             found[name] = result
+    if not found:
+        raise UserError(f"nothing is trained in {options.folder}: leave --report out.")
     if together := averaged(found.get("ours")):
         found[f"ours, {AVERAGED} averaged"] = together
     for line in markdown(table(found, settings)):
         print(line)
+    return f"{len(found)} recipes on {options.dataset}"
 
 
 def prepare(place: Path, recipe: Recipe, dataset: str, source: str | None) -> None:
@@ -302,4 +313,4 @@ def paired(ours: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    main()
+    stage.run("quality", main)
