@@ -50,7 +50,7 @@ def workers(processes: int) -> Iterator[ProcessPoolExecutor]:
     except BaseException as error:
         for child in multiprocessing.active_children():
             child.kill()
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)  # waits until they are gone
         if isinstance(error, BrokenProcessPool):
             raise UserError(
                 "a process that trained was ended from outside, for want of memory perhaps: what is"
