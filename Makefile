@@ -16,11 +16,11 @@ help: ## list the targets
 
 run: $(BIN)/.installed ## run the pipeline (dvc repro) and print what came out
 	@dvc repro $(REPRO)
-	@python -m pipeline.summary
+	@python -m pipeline summary
 
 ui: PORT ?= 5000
 report: $(BIN)/.installed ## write a page about the last run, all in one file
-	python -m pipeline.report
+	python -m pipeline report
 
 notebooks: $(BIN)/.installed ## run the notebooks and write each as a page into reports/
 	jupyter nbconvert --execute --to html --output-dir reports --log-level ERROR \
@@ -33,7 +33,7 @@ ui: $(BIN)/.installed ## open the MLflow UI on http://127.0.0.1:5000 (PORT=5001:
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI) --host 127.0.0.1 --port $(PORT)
 
 package: $(BIN)/.installed ## make the serving bundle of the champion in bundle/
-	python -m pipeline.package $(if $(value VERSION),"$$VERSION")
+	python -m pipeline package $(if $(value VERSION),"$$VERSION")
 
 serve: PORT ?= 3000
 serve: package ## serve the champion on http://127.0.0.1:3000 (PORT=3001: there)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from pipeline.datasets import folder
+from pipeline.data.datasets import folder
 
 PACKAGE = Path("/usr/share/hydrogen/data/drumkits")
 KINDS = {

@@ -19,8 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline import params
-from pipeline.features import FeatureSpec, make_spec
-from pipeline.featurize import extract_files
+from pipeline.data.feature_store import extract_files
+from pipeline.sound.features import FeatureSpec, make_spec
 
 ESC10 = Path("../shared/data/esc10")
 

@@ -23,7 +23,7 @@ Command = Callable[[int], Sequence[str]]
 """Port to command line."""
 
 HOST = "127.0.0.1"
-OURS = "pipeline.service:SoundClassifier"
+OURS = "pipeline.serving.service:SoundClassifier"
 BOUNDARY = "a-boundary-that-no-clip-holds"
 HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 

@@ -13,9 +13,11 @@ import json
 import numpy as np
 import pandas as pd
 
-from pipeline import crossval, doubtful, params, paths, stage
-from pipeline.crossval import Unit
-from pipeline.featurize import read as read_features
+from pipeline import params, paths, stage
+from pipeline.data.feature_store import read as read_features
+from pipeline.evaluation import label_errors
+from pipeline.training import folds
+from pipeline.training.folds import Unit
 
 
 def main(seeds: list[int], share: float) -> str:
@@ -39,17 +41,15 @@ def main(seeds: list[int], share: float) -> str:
     rows = []
     for seed in seeds:
         flipped = flip(index, card["labels"], share, seed)
-        key = crossval.unit_key(settings.train, settings.crossval.validate_)
+        key = folds.unit_key(settings.train, settings.crossval.validate_)
         folder = paths.CROSSVAL_UNITS / f"{key}-flipped-{share:g}-{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         units = [Unit(fold, seed) for fold in card["folds"]]
-        missing = [unit for unit in units if crossval.read_unit(folder, unit) is None]
-        crossval.run_units(
+        missing = [unit for unit in units if folds.read_unit(folder, unit) is None]
+        folds.run_units(
             missing, settings.train, card["labels"], folder, settings.crossval, index=flipped
         )
-        results = [
-            json.loads(crossval.unit_file(folder, unit).read_text("utf-8")) for unit in units
-        ]
+        results = [json.loads(folds.unit_file(folder, unit).read_text("utf-8")) for unit in units]
         predictions = pd.concat([pd.DataFrame(result["predictions"]) for result in results])
         rows.append({"seed": seed, **found(predictions, index, card["labels"])})
     table = pd.DataFrame(rows)
@@ -82,7 +82,7 @@ def found(predictions: pd.DataFrame, index: pd.DataFrame, labels: list[str]) -> 
         Number ``flipped`` and ``doubtful``, ``recall`` and ``precision``, and ``top``, the share
         of flipped clips among the most doubtful ones, as many as were flipped.
     """
-    listed = doubtful.find(predictions, labels)
+    listed = label_errors.find(predictions, labels)
     true = index.drop_duplicates("path").set_index("path")["label"]
     flipped = set(predictions.loc[predictions["label"] != predictions["path"].map(true), "path"])
     hits = listed["path"].isin(flipped)

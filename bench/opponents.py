@@ -18,7 +18,7 @@ from bentoml.validators import ContentType
 from numpy.typing import NDArray
 
 from pipeline import paths
-from pipeline.features import FeatureSpec, normalise
+from pipeline.sound.features import FeatureSpec, normalise
 
 
 def features(clip: Path, spec: FeatureSpec) -> NDArray[np.float32]:

@@ -30,22 +30,17 @@ import pandas as pd
 from ruamel.yaml import YAML
 from scipy.special import softmax
 
-from pipeline import (
-    calibration,
-    crossval,
-    download,
-    evaluate,
-    featurize,
-    model,
-    package,
-    params,
-    paths,
-    stage,
-)
+from pipeline import params, paths, stage
 from pipeline.backend import keras
-from pipeline.crossval import Unit
+from pipeline.data import feature_store
 from pipeline.errors import UserError
+from pipeline.evaluation import metrics
 from pipeline.params import DatasetName, Params, TrainParams
+from pipeline.registry import package
+from pipeline.sound import networks
+from pipeline.stages import download, featurize
+from pipeline.training import calibration, folds, predictions
+from pipeline.training.folds import Unit
 
 ESC10 = Path("../shared/data/esc10")
 OURS = {"epochs": 200, "augment.mix": 0.5, "augment.noise": 0.5}
@@ -167,16 +162,16 @@ def measure(
         card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
         units = [Unit(fold, seed) for seed in options.seeds for fold in card["folds"]]
         if options.report:
-            folder = paths.CROSSVAL_UNITS / crossval.unit_key(train, validate=False)
-            units = [unit for unit in units if crossval.read_unit(folder, unit) is not None]
+            folder = paths.CROSSVAL_UNITS / folds.unit_key(train, validate=False)
+            units = [unit for unit in units if folds.read_unit(folder, unit) is not None]
         if not units:
             return None
-        _, results = crossval.run(units, train, how, card["labels"])
-        shape = featurize.read().spec.shape
+        _, results = folds.run(units, train, how, card["labels"])
+        shape = feature_store.read().spec.shape
     return {
-        "clips": crossval.by_clip(units, results),
-        "units": crossval.by_unit(units, results),
-        "network": model.build(train, shape, len(card["labels"])),
+        "clips": folds.by_clip(units, results),
+        "units": folds.by_unit(units, results),
+        "network": networks.build(train, shape, len(card["labels"])),
     }
 
 
@@ -197,7 +192,7 @@ def averaged(singles: dict[str, Any] | None) -> dict[str, Any] | None:
     for members in pairs:
         of_these = clips[clips["seed"].isin(members)]
         logs = np.log(np.maximum(of_these[columns].to_numpy(), calibration.TINY))
-        answers = evaluate.by_clip(of_these, logs, labels)
+        answers = predictions.by_clip(of_these, logs, labels)
         answers[columns] = softmax(answers[columns].to_numpy(), axis=1)
         answers = answers.assign(seed=" and ".join(map(str, members)))
         found.append(answers)
@@ -206,7 +201,9 @@ def averaged(singles: dict[str, Any] | None) -> dict[str, Any] | None:
         rows.append(pd.DataFrame({"accuracy": right.groupby(answers["fold"]).mean()}).join(cost))
     if not found:
         return None
-    network = model.average([keras.models.clone_model(singles["network"]) for _ in range(AVERAGED)])
+    network = networks.average(
+        [keras.models.clone_model(singles["network"]) for _ in range(AVERAGED)]
+    )
     table = pd.concat(rows).reset_index().assign(parameters=network.count_params())
     return {"clips": pd.concat(found), "units": table, "network": network}
 
@@ -238,7 +235,7 @@ def table(found: dict[str, dict[str, Any]], settings: Params) -> pd.DataFrame:
         clips, units = result["clips"], result["units"]
         right = (clips["label"] == clips["predicted"]).to_numpy()
         seeds = pd.Series(right).groupby(clips["seed"].to_numpy()).mean()
-        low, high = evaluate.interval(right, clips["recording"].to_numpy(), settings.evaluate)
+        low, high = metrics.interval(right, clips["recording"].to_numpy(), settings.evaluate)
         row = {
             "recipe": name,
             "accuracy": f"{right.mean():.1%}",

@@ -16,9 +16,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline import fit, params, paths, runs, split, stage, tracking
-from pipeline.featurize import read as read_features
-from pipeline.tune import read as read_best
+from pipeline import params, paths, stage
+from pipeline.data import split
+from pipeline.data.feature_store import read as read_features
+from pipeline.tracking import runs, store
+from pipeline.training import fit
+from pipeline.training.search import read as read_best
 
 ROUNDS = 3
 
@@ -43,17 +46,17 @@ def main() -> str:
     data = fit.prepare(featurized.array, featurized.index, featurized.spec, folds, card["labels"])
     chosen = params.with_values(settings.train, read_best().params)
 
-    with tempfile.TemporaryDirectory() as store:
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{store}/mlflow.db"
-        client = tracking.connect()
-        experiment_id = client.create_experiment("bench", artifact_location=f"{store}/artifacts")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+        client = store.connect()
+        experiment_id = client.create_experiment("bench", artifact_location=f"{folder}/artifacts")
 
         def without() -> None:
             fit.fit(data, chosen, "without")
 
         def tracked() -> None:
-            with tracking.run(experiment_id, "bench", record.tags) as run_id:
-                fitted = fit.fit(data, chosen, "with", tracking.curve())
+            with store.run(experiment_id, "bench", record.tags) as run_id:
+                fitted = fit.fit(data, chosen, "with", store.curve())
                 runs.tell(client, run_id, record, fitted.model)
 
         without()  # compiles, fills caches
@@ -69,7 +72,7 @@ def main() -> str:
 
 def run(name: str) -> None:
     """Run a command of the pipeline as a user does."""
-    command = [sys.executable, "-m", f"pipeline.{name}"]
+    command = [sys.executable, "-m", "pipeline", name]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=Path.cwd())
 
 

@@ -51,7 +51,7 @@ def main() -> None:
             environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
             started = time.monotonic()
             subprocess.run(
-                [sys.executable, "-m", "pipeline.tune"], cwd=place, env=environment, check=True
+                [sys.executable, "-m", "pipeline", "tune"], cwd=place, env=environment, check=True
             )
             seconds = time.monotonic() - started
             trials = pd.read_csv(place / paths.TRIALS)

@@ -1,7 +1,7 @@
 """The service against the ancestor's way and against BentoML with Keras, in one run.
 
 ``python -m bench.serve [--rounds N] [--seconds S] [--starts N]``. Needs ``bundle/`` (made by
-``python -m pipeline.package``) and ``models/``. All three servers run on this machine, as does
+``python -m pipeline package``) and ``models/``. All three servers run on this machine, as does
 the load; they take turns, so that whatever else the machine does slows all of them. Every answer
 counts from the first byte sent to the last one read; each client sends its next request when it
 has its answer, over a connection that it keeps where the server allows it.
@@ -69,7 +69,7 @@ def main() -> None:
     options = parser.parse_args()
     clips = [file.read_bytes() for file in sorted((BUNDLE / "examples").glob("*.wav"))]
     if not clips:
-        parser.error("bundle/examples holds no clips: run `python -m pipeline.package` first")
+        parser.error("bundle/examples holds no clips: run `python -m pipeline package` first")
     bodies = [harness.upload(clip) for clip in clips]
 
     results = {side.name: Measured() for side in SIDES}
@@ -164,16 +164,16 @@ def _print(results: dict[str, Measured]) -> None:
 
 def _parts(clips: list[bytes], ours: Measured, nothing: list[Answer]) -> str:
     """Where the milliseconds of a single client's request go; medians."""
-    from pipeline import audio
-    from pipeline.classifier import Classifier
-    from pipeline.features import windows
+    from pipeline.serving.classifier import Classifier
+    from pipeline.sound import decoding
+    from pipeline.sound.features import windows
 
     classifier = Classifier.load(BUNDLE)
     spec = classifier.spec
     times: dict[str, list[float]] = defaultdict(list)
     for clip in clips * 20:
         started = time.perf_counter()
-        wave = audio.load(clip, spec.sample_rate)
+        wave = decoding.load(clip, spec.sample_rate)
         decoded = time.perf_counter()
         features = classifier.extract(windows(wave, spec)[:1])
         extracted = time.perf_counter()

@@ -99,7 +99,7 @@ def main() -> None:
     options = parser.parse_args()
     clips = sorted(Path("bundle/examples").glob("*.wav"))
     if not clips:
-        sys.exit("bundle/examples holds no clips: run `python -m pipeline.package` first")
+        sys.exit("bundle/examples holds no clips: run `python -m pipeline package` first")
     bodies = [harness.upload(clip.read_bytes()) for clip in clips]
     with served(harness.bentoml_serve(harness.OURS)) as server:
         before = server.memory()

@@ -11,9 +11,11 @@ import json
 import statistics
 import time
 
-from pipeline import fit, params, paths, split
-from pipeline.featurize import read as read_features
+from pipeline import params, paths
+from pipeline.data import split
+from pipeline.data.feature_store import read as read_features
 from pipeline.params import TrainParams
+from pipeline.training import fit
 
 PARTS = {"augment.mix": 0.5, "augment.noise": 0.5}
 """Of the full recipe: the dearest augmentation there is."""

@@ -15,10 +15,13 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from pipeline import calibration, evaluate, fit, params, paths, split, stage
-from pipeline.featurize import Features
-from pipeline.featurize import read as read_features
+from pipeline import params, paths, stage
+from pipeline.data import split
+from pipeline.data.feature_store import Features
+from pipeline.data.feature_store import read as read_features
+from pipeline.evaluation import metrics
 from pipeline.params import Params
+from pipeline.training import calibration, fit, predictions
 
 
 def main(left_out: int) -> str:
@@ -76,21 +79,21 @@ def measure(
 
     def predict(features: np.ndarray, of: pd.DataFrame) -> pd.DataFrame:
         inputs = fit.network_input(features, data.spec)
-        return evaluate.by_clip(of, network.predict(inputs, batch_size=64, verbose=0), known)
+        return predictions.by_clip(of, network.predict(inputs, batch_size=64, verbose=0), known)
 
     codes = data.validation[1].argmax(axis=1)
     before = network.predict(data.validation[0], batch_size=64, verbose=0)
     calibration.build_in(network, calibration.fit_temperature(before, codes))
     validation = predict(array[folds.validation], index.iloc[folds.validation])
     threshold = calibration.threshold(
-        evaluate.confidence(validation, known), settings.evaluate.coverage
+        metrics.confidence(validation, known), settings.evaluate.coverage
     )
     test = predict(array[folds.test], index.iloc[folds.test])
     strange = predict(np.asarray(featurized.array[others]), featurized.index.iloc[others])
-    heard, unheard = (evaluate.confidence(clips, known) for clips in (test, strange))
+    heard, unheard = (metrics.confidence(clips, known) for clips in (test, strange))
     return {
         "accuracy": float((test["label"] == test["predicted"]).mean()),
-        **evaluate.answered(test, known, threshold),
+        **metrics.answered(test, known, threshold),
         "rejected": float((unheard < threshold).mean()),
         "auroc": float(
             roc_auc_score(

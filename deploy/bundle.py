@@ -15,7 +15,7 @@ from typing import Any
 from deploy import image, settings, smoke
 from deploy.settings import Settings
 from pipeline import stage
-from pipeline.settings import Settings as Limits
+from pipeline.serving.settings import Settings as Limits
 
 FILE = settings.BUILD / "bundle.zip"
 
@@ -49,7 +49,7 @@ def main(registry: str | None = None) -> str:
 
 def timeout() -> int:
     """Seconds that the service allows a request."""
-    from pipeline.service import TIMEOUT
+    from pipeline.serving.service import TIMEOUT
 
     return TIMEOUT
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from deploy import engine, sbom, settings
-from pipeline import bundle, paths, stage
+from pipeline import paths, stage
 from pipeline.errors import UserError
+from pipeline.serving import bundle
 
 NAME = settings.BUILD / "image.txt"
 """Holds the image's name with its tag."""

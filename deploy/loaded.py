@@ -6,8 +6,8 @@ import sys
 SERVING = (
     "bentoml_cli.cli",  # the process that supervises
     "_bentoml_impl.worker.service",  # the worker
-    "pipeline.service",
-    "pipeline.api",
+    "pipeline.serving.service",
+    "pipeline.serving.api",
     "av",
 )
 

@@ -16,11 +16,12 @@ import numpy as np
 import soundfile
 
 from deploy import settings
-from pipeline import audio, paths, stage
-from pipeline.bundle import EXAMPLES
-from pipeline.classifier import Classifier
+from pipeline import paths, stage
 from pipeline.errors import UserError
-from pipeline.settings import Settings as Limits
+from pipeline.serving.bundle import EXAMPLES
+from pipeline.serving.classifier import Classifier
+from pipeline.serving.settings import Settings as Limits
+from pipeline.sound import decoding
 
 FOLDER = settings.BUILD / "smoke"
 EXPECTED = "expected.json"
@@ -54,7 +55,7 @@ def write(folder: Path = FOLDER) -> str:
     soundfile.write(folder / "noise.flac", noise, rate)
     answers = {}
     for clip in sorted(folder.iterdir()):
-        found = classifier.predict(audio.load(clip.read_bytes(), rate), Limits().max_windows)
+        found = classifier.predict(decoding.load(clip.read_bytes(), rate), Limits().max_windows)
         best = int(found.probabilities.argmax())
         probability = round(float(found.probabilities[best]), 6)
         answers[clip.name] = {"label": classifier.labels[best], "probability": probability}

@@ -19,8 +19,10 @@ from pathlib import Path
 import fsspec
 
 from deploy import settings
-from pipeline import history, params, stage, tracking
+from pipeline import params, stage
 from pipeline.errors import UserError
+from pipeline.registry import history
+from pipeline.tracking import store
 
 STORE = (Path("mlflow.db"), Path("mlruns"))
 """The embedded store. Its artifacts are named by absolute paths: it is one for runners alone."""
@@ -69,7 +71,7 @@ def push() -> str:
 
 
 def _champion() -> str:
-    version = history.champion(tracking.connect(), params.load().register_.name)
+    version = history.champion(store.connect(), params.load().register_.name)
     return str(version.version) if version else ""
 
 

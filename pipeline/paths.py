@@ -49,10 +49,10 @@ LEARNING_CURVES = Path("reports/learning_curves.png")
 REGISTRATION = Path("models/registration.json")
 
 REPORT = Path("reports/report.html")
-"""One page about the run; made by ``python -m pipeline.report``, not by a stage."""
+"""One page about the run; made by ``python -m pipeline report``, not by a stage."""
 
 BUNDLE = Path("bundle")
-"""What the service serves; made by ``python -m pipeline.package``, not by a stage."""
+"""What the service serves; made by ``python -m pipeline package``, not by a stage."""
 
 CROSSVAL = Path("reports/crossval.json")
 CROSSVAL_FOLDS = Path("reports/crossval_folds.csv")
@@ -63,15 +63,15 @@ CROSSVAL_UNITS = Path("crossval/units")
 """Finished trainings of a cross-validation; not a stage output, so DVC never deletes it."""
 
 OVERLAY = Path("labels.csv")
-"""Corrections of labels by hand: see :mod:`pipeline.overlay`."""
+"""Corrections of labels by hand: see :mod:`pipeline.data.corrections`."""
 
 DOUBTFUL = Path("reports/doubtful.csv")
 DOUBTFUL_PAGE = Path("reports/doubtful.html")
-"""Of ``python -m pipeline.doubtful``."""
+"""Of ``python -m pipeline label-errors``."""
 
 LEAKS = Path("reports/leaks.csv")
 PROTOCOLS = Path("reports/protocols.csv")
-"""Of ``python -m pipeline.leakcheck``."""
+"""Of ``python -m pipeline leakcheck``."""
 
 OUTPUTS = {value for value in list(vars().values()) if isinstance(value, Path)} - {
     PARAMS,

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline import params
-from pipeline.features import FeatureSpec, extract, make_spec, statistics
+from pipeline.sound.features import FeatureSpec, extract, make_spec, statistics
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 4.0
@@ -47,8 +47,8 @@ class Trained:
 def trained() -> Trained:
     """The pipeline's network, trained for a moment."""
     from pipeline.backend import keras
-    from pipeline.fit import network_input
-    from pipeline.model import cnn
+    from pipeline.sound.networks import cnn
+    from pipeline.training.fit import network_input
 
     keras.utils.set_random_seed(1)
     spec = make_spec(params.load(ROOT / "tests" / "params.yaml").features, SECONDS)
@@ -65,7 +65,8 @@ def trained() -> Trained:
 @pytest.fixture(scope="session")
 def bundle(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with everything in it; not to be changed."""
-    from pipeline import classifier, monitoring, package
+    from pipeline.registry import package
+    from pipeline.serving import classifier, monitoring
 
     summaries = [classifier.summarise(clip) for clip in trained.clips]
     reference = {

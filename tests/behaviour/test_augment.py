@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline import audition, augment, features, fit, params
+from pipeline import params
 from pipeline.params import AugmentParams
+from pipeline.sound import audition, augment, features
+from pipeline.training import fit
 
 SETTINGS = params.load(Path(__file__).parents[1] / "params.yaml")
 SPEC = features.make_spec(SETTINGS.features.model_copy(update={"seconds": 1.0}), 1.0)

@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 
 from bench.labels import flip, found
-from pipeline import audio, doubtful, params
-from pipeline.datasets import urbansound8k
-from pipeline.download import generate
-from pipeline.features import extract, make_spec, windows
+from pipeline import params
+from pipeline.data.datasets import urbansound8k
+from pipeline.data.prepare import generate
+from pipeline.evaluation import label_errors
+from pipeline.sound import decoding
+from pipeline.sound.features import extract, make_spec, windows
 
 SETTINGS = params.load(Path(__file__).parents[1] / "params.yaml")
 LABELS = ["bark", "horn", "rain"]
@@ -26,7 +28,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, n
     spec = make_spec(SETTINGS.features, 4.0)
     numbers = []
     for path in table["path"]:
-        bands = extract(windows(audio.load(folder / path, spec.sample_rate), spec)[0], spec)
+        bands = extract(windows(decoding.load(folder / path, spec.sample_rate), spec)[0], spec)
         changes = np.abs(np.diff(bands, axis=1)).mean(axis=1)
         numbers.append(np.concatenate([bands.mean(axis=1), bands.std(axis=1), changes]))
     return table, np.array(numbers)
@@ -79,7 +81,7 @@ def judged(labels: list[str], suggested: list[str], sure: float = 0.9) -> pd.Dat
 def test_a_contradicted_label_is_listed_with_what_it_might_be() -> None:
     right = LABELS * 20
     predictions = judged(["rain", *right], ["horn", *right])
-    (row,) = doubtful.find(predictions, LABELS).to_dict("records")
+    (row,) = label_errors.find(predictions, LABELS).to_dict("records")
     assert (row["path"], row["label"], row["suggested"]) == ("000.wav", "rain", "horn")
     assert row["probability"] == pytest.approx(0.9)
     assert row["probability_of_label"] == pytest.approx(0.05)
@@ -91,13 +93,13 @@ def test_several_seeds_are_averaged_into_one_opinion() -> None:
     chances = [f"p_{label}" for label in LABELS]
     one.loc[0, chances] = [0.01, 0.98, 0.01]
     other.loc[0, chances] = [0.0, 0.92, 0.08]
-    (row,) = doubtful.find(pd.concat([one, other]), LABELS).to_dict("records")
+    (row,) = label_errors.find(pd.concat([one, other]), LABELS).to_dict("records")
     assert row["probability"] == pytest.approx(0.95)
     assert row["probability_of_label"] == pytest.approx(0.045)
 
 
 def test_labels_that_nothing_contradicts_are_not_listed() -> None:
-    assert doubtful.find(judged(LABELS * 20, LABELS * 20), LABELS).empty
+    assert label_errors.find(judged(LABELS * 20, LABELS * 20), LABELS).empty
 
 
 def test_flipping_changes_the_share_that_was_asked_for_and_each_to_another_label() -> None:

@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from pipeline import features, fit, params
+from pipeline import params
+from pipeline.data.split import Split, by_fold
 from pipeline.errors import UserError
-from pipeline.features import FeatureSpec
-from pipeline.split import Split, by_fold
+from pipeline.sound import features
+from pipeline.sound.features import FeatureSpec
+from pipeline.training import fit
 
 RATE = 22050
 LABELS = ["hiss", "hum", "whistle"]

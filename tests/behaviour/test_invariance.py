@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline import audio
-from pipeline.classifier import Classifier
+from pipeline.serving.classifier import Classifier
+from pipeline.sound import decoding
 from tests.bundle import LABELS, SECONDS, Wave, sound
 from tests.service import evil
 
@@ -42,7 +42,7 @@ def answer(
 ) -> Wave:
     """Probabilities of a waveform that was written into a file."""
     content = evil.written(kind, subtype, wave, rate)
-    return classifier.predict(audio.load(content, classifier.spec.sample_rate), 1).probabilities
+    return classifier.predict(decoding.load(content, classifier.spec.sample_rate), 1).probabilities
 
 
 def same(one: Wave, other: Wave, within: float) -> None:

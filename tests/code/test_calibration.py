@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import calibration
+from pipeline.training import calibration
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -47,9 +47,9 @@ def test_a_fold_without_a_mistake_does_not_make_the_network_certain() -> None:
 
 @pytest.mark.parametrize("network", ["two_stream", "cnn", "fcn"])
 def test_built_in_the_temperature_is_part_of_the_network(network: str) -> None:
-    from pipeline import model
+    from pipeline.sound import networks
 
-    build = {"two_stream": model.two_stream, "cnn": model.cnn, "fcn": model.fcn}[network]
+    build = {"two_stream": networks.two_stream, "cnn": networks.cnn, "fcn": networks.fcn}[network]
     made = build((39, 87), 5, 0.1)
     clips = np.random.default_rng(0).normal(size=(6, 39, 87, 1)).astype(np.float32)
     before = made.predict(clips, verbose=0)

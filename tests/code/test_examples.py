@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import soundfile
 
-from pipeline import examples, paths
+from pipeline import paths
+from pipeline.sound import examples
 
 PREDICTIONS = pd.DataFrame(
     {

@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline import audio, features, params
+from pipeline import params
 from pipeline.errors import UserError
-from pipeline.features import FeatureSpec, extract, make_spec, normalise, statistics, windows
+from pipeline.sound import decoding, features
+from pipeline.sound.features import FeatureSpec, extract, make_spec, normalise, statistics, windows
 
 Floats = NDArray[np.float32]
 
@@ -52,7 +53,7 @@ def librosas(waveform: Floats, spec: FeatureSpec) -> Any:
 def clips(esc10: Path) -> list[Floats]:
     """A real clip of every class."""
     folders = sorted(folder for folder in esc10.iterdir() if folder.is_dir())
-    return [audio.load(min(folder.glob("*.ogg")), PARAMS.sample_rate) for folder in folders]
+    return [decoding.load(min(folder.glob("*.ogg")), PARAMS.sample_rate) for folder in folders]
 
 
 def noise(samples: int, seed: int = 0) -> Floats:
@@ -114,7 +115,7 @@ from pathlib import Path
 for name in ("librosa", "pandas", "pydantic", "sklearn", "numba", "soundfile", "scipy.signal"):
     sys.modules[name] = None
 import numpy as np
-from pipeline.features import FeatureSpec, extract, windows
+from pipeline.sound.features import FeatureSpec, extract, windows
 folder = Path(sys.argv[1])
 spec = FeatureSpec.load(folder / "spec.npz")
 window = windows(np.load(folder / "wave.npy"), spec)[0]
@@ -239,7 +240,9 @@ def test_gain_does_not_matter_in_decibels_below_the_peak(kind: str, seed: int, g
     spec = SMALL[kind]
     window = noise(spec.samples, seed)
     louder = extract(window * np.float32(gain), spec)
-    np.testing.assert_allclose(louder, extract(window, spec), rtol=0, atol=0.02)
+    # Near the floor, rounding moves a bin by whole decibels: what is equal is the amplitude.
+    for_one, for_other = (10 ** (values / 20) for values in (louder, extract(window, spec)))
+    np.testing.assert_allclose(for_one, for_other, rtol=2e-3, atol=2e-4)
     assert louder.max() == 0
     assert louder.min() >= -spec.top_db
 

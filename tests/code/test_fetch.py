@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pipeline import fetch
+from pipeline.data import fetch
 from pipeline.errors import UserError
 
 CONTENT = bytes(range(256)) * 4096

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline import audio, fingerprint
-from pipeline.audio import Waveform
+from pipeline.sound import decoding, fingerprint
+from pipeline.sound.decoding import Waveform
 
 RATE = 44_100
 
@@ -20,7 +20,7 @@ RATE = 44_100
 def clips(esc10: Path) -> list[Waveform]:
     """Every eighth of the real clips but one, which shares two seconds with another."""
     files = [f for f in sorted(esc10.glob("*/*.ogg"))[::8] if f.stem != "5-151085-A"]
-    return [audio.load(file, RATE) for file in files]
+    return [decoding.load(file, RATE) for file in files]
 
 
 def marks(waveform: Waveform, encoding: str = "WAV FLOAT", rate: int = RATE) -> np.ndarray:
@@ -31,7 +31,7 @@ def marks(waveform: Waveform, encoding: str = "WAV FLOAT", rate: int = RATE) -> 
     file = io.BytesIO()
     wave = waveform if rate == RATE else soxr.resample(waveform, RATE, rate)
     soundfile.write(file, wave, rate, format=kind, subtype=subtype)
-    return fingerprint.landmarks(audio.load(file.getvalue(), fingerprint.SAMPLE_RATE))
+    return fingerprint.landmarks(decoding.load(file.getvalue(), fingerprint.SAMPLE_RATE))
 
 
 def noisy(waveform: Waveform) -> Waveform:
@@ -80,7 +80,7 @@ def test_the_two_recordings_of_esc10_with_the_same_cry_are_found(esc10: Path) ->
     found = fingerprint.matches(
         [
             fingerprint.landmarks(
-                audio.load(esc10 / "004 - Baby cry" / f"{name}.ogg", fingerprint.SAMPLE_RATE)
+                decoding.load(esc10 / "004 - Baby cry" / f"{name}.ogg", fingerprint.SAMPLE_RATE)
             )
             for name in names
         ]

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from pipeline import gate, params
-from pipeline.gate import IncomparableError, Scored
+from pipeline import params
+from pipeline.registry import gate
+from pipeline.registry.gate import IncomparableError, Scored
 
 SETTINGS = params.load(Path(__file__).parents[1] / "params.yaml").register_
 

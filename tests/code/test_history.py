@@ -17,10 +17,12 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
-from pipeline import history, lineage, promote, register, reproduce, stage, tracking
+from pipeline import stage
 from pipeline.errors import UserError
-from pipeline.gate import Decision, IncomparableError
-from pipeline.history import CHAMPION, Move
+from pipeline.registry import history, lineage, promote, reproduce, versions
+from pipeline.registry.gate import Decision, IncomparableError
+from pipeline.registry.history import CHAMPION, Move
+from pipeline.tracking import store
 
 NAME = "sound-classifier"
 
@@ -31,7 +33,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("registry") / "mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
-        client = tracking.connect()
+        client = store.connect()
         client.create_registered_model(NAME)
         for _ in range(5):
             client.create_model_version(NAME, source=str(file.parent))
@@ -45,7 +47,7 @@ def client(registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
     shutil.copy(Path(__file__).parents[1] / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    return tracking.connect()
+    return store.connect()
 
 
 def champion(client: MlflowClient) -> str | None:
@@ -162,7 +164,7 @@ def test_a_store_that_cannot_be_written_is_one_sentence(
     read_only = f"sqlite:///file:{tmp_path}/mlflow.db?mode=ro&uri=true"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", read_only)
     with pytest.raises(UserError, match=r"failed \(the file cannot be written\)"):
-        tracking.guarded(lambda: promote.main("1", "the first"))()
+        store.guarded(lambda: promote.main("1", "the first"))()
     assert capsys.readouterr() == ("", "")
 
 
@@ -171,8 +173,8 @@ def test_a_version_that_was_registered_without_a_run_is_named_as_such(
 ) -> None:
     version = client.get_model_version(NAME, "1")
     with pytest.raises(IncomparableError, match="version 1 was registered without a run"):
-        register.of_version(client, version)
-    assert register.links(client, version, version) == {}
+        versions.of_version(client, version)
+    assert versions.links(client, version, version) == {}
     with pytest.raises(UserError, match="version 1 was registered without a run"):
         reproduce.training_run(client, version)
     missing = lineage.follow(client, NAME, lineage.End(version=version)).missing
@@ -192,7 +194,7 @@ def test_a_challenger_that_becomes_champion_is_challenger_no_more(client: Mlflow
 
 
 def _promote(number: str, barrier: "multiprocessing.synchronize.Barrier") -> None:
-    client = tracking.connect()
+    client = store.connect()
     barrier.wait()
     history.move(client, NAME, number, f"promoting {number}")
 
@@ -241,10 +243,10 @@ def test_a_candidate_overtaken_by_another_one_is_compared_with_that_one(
         compared.append(str(other.version))  # type: ignore[attr-defined]
         return Decision(promote=False, reason="not better than version 2", against="2")
 
-    monkeypatch.setattr(register, "decide", decide)
+    monkeypatch.setattr(versions, "decide", decide)
     against_the_first = Decision(promote=True, reason="better than version 1", against="1")
     mine = client.get_model_version(NAME, "3")
-    decision = register.give_alias(client, mine, against_the_first, None, None)  # type: ignore[arg-type]
+    decision = versions.give_alias(client, mine, against_the_first, None, None)  # type: ignore[arg-type]
     assert compared == ["2"]
     assert decision.reason == "not better than version 2"
     assert champion(client) == "2"
@@ -368,10 +370,10 @@ def test_of_candidates_at_once_the_one_that_beats_all_others_ends_as_champion(
         me = registry.get_model_version(NAME, number)
         found = history.champion(registry, NAME)
         decision = decide(None, found, but=me)
-        register.give_alias(registry, me, decision, None, None)  # type: ignore[arg-type]
+        versions.give_alias(registry, me, decision, None, None)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(register, "decide", decide)
+        patch.setattr(versions, "decide", decide)
         clock = SimpleNamespace(monotonic=lambda: 0, sleep=together.sleep)
         patch.setattr(history, "time", clock)
         together.run({number: partial(candidate, number) for number in "125"})

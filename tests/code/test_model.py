@@ -8,44 +8,46 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import calibration, model, params
+from pipeline import params
 from pipeline.errors import UserError
+from pipeline.sound import networks
+from pipeline.training import calibration
 
 TRAIN = params.load(Path(__file__).parents[1] / "params.yaml").train
 
 
 def test_the_ancestors_network_has_its_87674_parameters() -> None:
-    assert model.fcn((39, 174), 10, dropout=0.5).count_params() == 87_674
+    assert networks.fcn((39, 174), 10, dropout=0.5).count_params() == 87_674
 
 
 def test_the_first_stream_alone_has_100698_parameters_whatever_the_window() -> None:
-    assert model.cnn((64, 216), 10, dropout=0.3).count_params() == 100_698
-    assert model.cnn((64, 50), 10, dropout=0.3).count_params() == 100_698
+    assert networks.cnn((64, 216), 10, dropout=0.3).count_params() == 100_698
+    assert networks.cnn((64, 50), 10, dropout=0.3).count_params() == 100_698
 
 
 def test_what_is_trained_of_our_network_does_not_depend_on_the_window() -> None:
     for shape in ((64, 216), (64, 50)):
-        trained = model.two_stream(shape, 10, dropout=0.3).trainable_variables
+        trained = networks.two_stream(shape, 10, dropout=0.3).trainable_variables
         assert sum(int(np.prod(variable.shape)) for variable in trained) == 204_140
 
 
 @pytest.mark.parametrize("network", ["two_stream", "cnn"])
 def test_the_widest_network_stays_below_two_million_parameters(network: params.Network) -> None:
     widest = params.with_values(TRAIN, {"network": network, "width": 3.0})
-    assert 800_000 < model.build(widest, (64, 431), 50).count_params() < 2_000_000
+    assert 800_000 < networks.build(widest, (64, 431), 50).count_params() < 2_000_000
     narrow = params.with_values(widest, {"width": 0.5})
-    assert model.build(narrow, (64, 80), 10).count_params() < 100_000
+    assert networks.build(narrow, (64, 80), 10).count_params() < 100_000
 
 
 @pytest.mark.parametrize("frames", [862, 2584, 5168])
 def test_a_long_window_makes_the_network_no_larger(frames: int) -> None:
-    assert model.build(TRAIN, (64, frames), 10).count_params() < 550_000
+    assert networks.build(TRAIN, (64, frames), 10).count_params() < 550_000
 
 
 def test_an_ensemble_of_too_many_parameters_is_one_sentence() -> None:
     both = params.with_values(TRAIN, {"width": 3.0, "ensemble": 2})
     with pytest.raises(UserError, match=r"2,000,000 are the most: lower it or train\.width"):
-        model.build(both, (64, 431), 10)
+        networks.build(both, (64, 431), 10)
 
 
 def test_the_ancestors_network_is_not_widened() -> None:
@@ -55,7 +57,7 @@ def test_the_ancestors_network_is_not_widened() -> None:
 
 @pytest.mark.parametrize("network", ["two_stream", "cnn", "fcn"])
 def test_outputs_are_probabilities(network: params.Network) -> None:
-    net = model.build(params.with_values(TRAIN, {"network": network}), (64, 80), 7)
+    net = networks.build(params.with_values(TRAIN, {"network": network}), (64, 80), 7)
     out = net.predict(np.random.default_rng(0).normal(size=(3, 64, 80, 1)), verbose=0)
     assert out.shape == (3, 7)
     np.testing.assert_allclose(out.sum(axis=1), 1, atol=1e-5)
@@ -63,12 +65,12 @@ def test_outputs_are_probabilities(network: params.Network) -> None:
 
 def test_features_too_small_for_the_network_are_named_in_one_sentence() -> None:
     with pytest.raises(UserError, match="13 bands x 174 frames"):
-        model.build(params.with_values(TRAIN, {"network": "fcn"}), (13, 174), 10)
+        networks.build(params.with_values(TRAIN, {"network": "fcn"}), (13, 174), 10)
 
 
 @pytest.mark.parametrize("network", ["two_stream", "cnn", "fcn"])
 def test_a_saved_network_loads_without_custom_code(network: params.Network, tmp_path: Path) -> None:
-    net = model.build(params.with_values(TRAIN, {"network": network}), (64, 80), 3)
+    net = networks.build(params.with_values(TRAIN, {"network": network}), (64, 80), 3)
     path = tmp_path / "model.keras"
     net.save(path)
     with zipfile.ZipFile(path) as archive:
@@ -83,7 +85,7 @@ def test_a_saved_network_loads_without_custom_code(network: params.Network, tmp_
 
 
 def test_an_ensemble_is_saved_and_loads_without_custom_code(tmp_path: Path) -> None:
-    joined = model.average([model.build(TRAIN, (64, 80), 3) for _ in range(2)])
+    joined = networks.average([networks.build(TRAIN, (64, 80), 3) for _ in range(2)])
     joined.save(tmp_path / "model.keras")
     x = np.random.default_rng(0).normal(size=(2, 64, 80, 1)).astype(np.float32)
     np.testing.assert_array_equal(
@@ -93,7 +95,7 @@ def test_an_ensemble_is_saved_and_loads_without_custom_code(tmp_path: Path) -> N
 
 
 def test_the_largest_ensemble_can_be_averaged_and_still_has_a_last_layer_to_calibrate() -> None:
-    joined = model.average([model.build(TRAIN, (64, 431), 50) for _ in range(4)])
+    joined = networks.average([networks.build(TRAIN, (64, 431), 50) for _ in range(4)])
     assert joined.count_params() < 2_000_000
     before = joined.predict(np.ones((1, 64, 431, 1)), verbose=0)
     calibration.build_in(joined, 2.0)
@@ -103,7 +105,7 @@ def test_the_largest_ensemble_can_be_averaged_and_still_has_a_last_layer_to_cali
 
 def test_a_window_too_short_for_rates_is_named_in_one_sentence() -> None:
     with pytest.raises(UserError, match="64 bands x 5 frames"):
-        model.build(TRAIN, (64, 5), 10)
+        networks.build(TRAIN, (64, 5), 10)
 
 
 FRAMES = 216
@@ -112,7 +114,7 @@ FRAMES = 216
 def modulation(levels: np.ndarray) -> np.ndarray:
     """Modulation spectra (bands, rates) of levels (bands, frames)."""
     inputs = keras.Input((*levels.shape, 1))
-    spectrum = keras.Model(inputs, model.modulation_spectrum(inputs))
+    spectrum = keras.Model(inputs, networks.modulation_spectrum(inputs))
     return np.asarray(spectrum(levels[None, ..., None].astype(np.float32)))[0, ..., 0]
 
 
@@ -130,7 +132,7 @@ def wave(cycles: float, start: float = 0.0) -> np.ndarray:
 
 
 def test_a_band_shows_at_the_rate_at_which_it_goes_up_and_down() -> None:
-    rates = np.geomspace(2, FRAMES // 2, model.RATES)
+    rates = np.geomspace(2, FRAMES // 2, networks.RATES)
     cycles = [3.0, 8.0, 20.0, 55.0, 100.0]
     found = modulation(np.stack([wave(cycle) for cycle in cycles])).argmax(axis=1)
     np.testing.assert_array_equal(
@@ -155,7 +157,7 @@ def test_where_a_rhythm_starts_and_how_loud_it_is_does_not_matter(
 
 
 def test_the_squares_of_the_transform_sum_to_the_variance() -> None:
-    fourier, _ = model.modulation_weights(FRAMES)
+    fourier, _ = networks.modulation_weights(FRAMES)
     noise = np.random.default_rng(0).normal(size=(4000, FRAMES))
     power = ((noise @ fourier) ** 2).sum(axis=1).mean()
     # The mean and one cycle a window, with what Hann's window spreads there, are left out.
@@ -164,7 +166,7 @@ def test_the_squares_of_the_transform_sum_to_the_variance() -> None:
 
 def test_no_rate_is_without_a_frequency() -> None:
     for frames in (6, 17, 50, FRAMES, 862):
-        _, triangles = model.modulation_weights(frames)
+        _, triangles = networks.modulation_weights(frames)
         assert (triangles.sum(axis=0) > 0).all()
 
 

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from pipeline import modelcard
-from pipeline.modelcard import Facts
+from pipeline.registry import modelcard
+from pipeline.registry.modelcard import Facts
 
 LABELS = ["drilling", "siren|horn"]
 PREDICTIONS = pd.DataFrame(

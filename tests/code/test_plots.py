@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import plots, stage
+from pipeline import drawing, stage
+from pipeline.evaluation import plots
 
 ROOT = Path(__file__).parents[2]
 ODD = ["$x_1$", "a$b", r"\$\frac{1$", "$$", "狗叫声", "{label}", "<b>&amp;", "x" * 300]
@@ -23,9 +24,9 @@ def scores(labels: list[str]) -> pd.DataFrame:
 
 
 def test_the_class_colours_are_those_of_the_page() -> None:
-    css = (ROOT / "pipeline/page/page.css").read_text()
+    css = (ROOT / "pipeline/serving/page/page.css").read_text()
     light = dict(re.findall(r"--class-(\d): (#\w+);", css[: css.index("@media")]))
-    assert tuple(light[str(i)] for i in range(10)) == plots.CLASSES
+    assert tuple(light[str(i)] for i in range(10)) == drawing.CLASSES
 
 
 def test_labels_that_look_like_formulas_or_are_in_chinese_are_drawn_without_a_word(
@@ -34,9 +35,9 @@ def test_labels_that_look_like_formulas_or_are_in_chinese_are_drawn_without_a_wo
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         stage.quiet()  # as every stage is
-        plots.save(plots.per_class(scores(ODD)), tmp_path / "scores.png")
-        plots.save(plots.confusion(np.eye(8, dtype=int), ODD, "t"), tmp_path / "confusion.png")
-        drawn = plots.svg(plots.per_class(scores(ODD)))
+        drawing.save(plots.per_class(scores(ODD)), tmp_path / "scores.png")
+        drawing.save(plots.confusion(np.eye(8, dtype=int), ODD, "t"), tmp_path / "confusion.png")
+        drawn = drawing.svg(plots.per_class(scores(ODD)))
     assert (tmp_path / "scores.png").stat().st_size > 0
     for label in ("$x 1$", "a$b", "$$", "狗叫声", "{label}"):
         assert f">{label} (3)<" in drawn
@@ -44,17 +45,19 @@ def test_labels_that_look_like_formulas_or_are_in_chinese_are_drawn_without_a_wo
 
 def test_the_same_picture_has_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one.png", "other.png"):
-        plots.save(plots.per_class(scores(["a", "b"])), tmp_path / name)
+        drawing.save(plots.per_class(scores(["a", "b"])), tmp_path / name)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
-    one, other = (plots.svg(plots.per_class(scores(["a", "b"]))) for _ in range(2))
+    one, other = (drawing.svg(plots.per_class(scores(["a", "b"]))) for _ in range(2))
     assert one == other
 
 
 def test_a_drawing_for_a_page_is_well_formed_and_leaves_its_colours_to_the_page() -> None:
-    drawn = plots.svg(plots.per_class(scores(["a", "b"])))
+    drawn = drawing.svg(plots.per_class(scores(["a", "b"])))
     assert ElementTree.fromstring(drawn).get("viewBox")
     assert "var(--class-1)" in drawn
-    assert not [c for c in (*plots.CLASSES, plots.INK, plots.SOFT, plots.LINE) if c in drawn]
+    assert not [
+        c for c in (*drawing.CLASSES, drawing.INK, drawing.SOFT, drawing.LINE) if c in drawn
+    ]
 
 
 @pytest.mark.parametrize("rows", [0, 1])
@@ -62,5 +65,5 @@ def test_a_search_is_drawn_even_where_there_was_none(rows: int, tmp_path: Path) 
     trials = pd.DataFrame(
         {"trial": [0], "state": ["complete"], "val_log_loss": [1.0], "best_so_far": [1.0]}
     ).head(rows)
-    drawn = plots.svg(plots.search_history(trials, "val_log_loss"))
+    drawn = drawing.svg(plots.search_history(trials, "val_log_loss"))
     assert ("no search" in drawn) == (rows == 0)

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from pipeline import pool
 from pipeline.errors import UserError
+from pipeline.training import workers
 
 
 def die() -> None:
@@ -14,14 +14,14 @@ def die() -> None:
 
 
 def interrupted() -> None:
-    with pool.workers(1) as executor:
+    with workers.workers(1) as executor:
         executor.submit(os.getpid).result()
         executor.submit(time.sleep, 600)
         raise KeyboardInterrupt
 
 
 def test_a_process_ended_from_outside_is_one_sentence() -> None:
-    with pytest.raises(UserError, match="ended from outside"), pool.workers(1) as executor:
+    with pytest.raises(UserError, match="ended from outside"), workers.workers(1) as executor:
         executor.submit(die).result()
 
 
@@ -32,6 +32,6 @@ def test_an_interruption_ends_what_runs() -> None:
 
 
 def test_there_are_never_more_processes_than_work() -> None:
-    assert pool.size(None, 1) == 1
-    assert pool.size(8, 3) == 3
-    assert 1 <= pool.size(None, 100) == (os.cpu_count() or 1)
+    assert workers.size(None, 1) == 1
+    assert workers.size(8, 3) == 3
+    assert 1 <= workers.size(None, 100) == (os.cpu_count() or 1)

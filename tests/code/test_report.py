@@ -4,13 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import paths, report
+from pipeline import paths
+from pipeline.evaluation import report
 
 LABELS = ["<b>bold</b>", "{{ 7 * 7 }}", "plain_one"]
 
 
 def test_a_label_or_file_name_in_the_report_stays_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.audio.load", lambda *_, **__: np.zeros(3200, np.float32))
+    monkeypatch.setattr("pipeline.sound.decoding.load", lambda *_, **__: np.zeros(3200, np.float32))
     predictions = pd.DataFrame(
         {
             "path": ['"><script>alert(1)</script>.wav', "b.wav", "c.wav"],

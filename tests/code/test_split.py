@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.data.split import by_fold, merged
 from pipeline.errors import UserError
-from pipeline.features import statistics
-from pipeline.split import by_fold, merged
+from pipeline.sound.features import statistics
 
 
 def index_of(folds: list[int]) -> pd.DataFrame:

@@ -11,14 +11,14 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from pipeline import moved, tracking
 from pipeline.errors import UserError
+from pipeline.tracking import relocate, store
 
 
 def sentence(monkeypatch: pytest.MonkeyPatch, uri: str) -> str:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(UserError) as caught:
-        tracking.connect()
+        store.connect()
     said = str(caught.value)
     assert "\n" not in said
     return said
@@ -27,7 +27,7 @@ def sentence(monkeypatch: pytest.MonkeyPatch, uri: str) -> str:
 @pytest.fixture(autouse=True)
 def _patience() -> Iterator[None]:
     """What connecting sets is taken back."""
-    before = {name: os.environ.get(name) for name in tracking.PATIENCE}
+    before = {name: os.environ.get(name) for name in store.PATIENCE}
     yield
     for name, value in before.items():
         os.environ.pop(name, None)
@@ -52,13 +52,13 @@ def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch, uri: str) -> N
 def test_a_server_that_is_not_there_is_not_waited_for_and_one_that_was_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in tracking.PATIENCE:
+    for name in store.PATIENCE:
         monkeypatch.delenv(name, raising=False)
     assert "connection refused" in sentence(monkeypatch, "http://127.0.0.1:9")
-    assert os.environ.items() >= tracking.PATIENCE.items()
-    with tracking.impatient():
-        assert os.environ.items() >= tracking.NO_PATIENCE.items()
-    assert os.environ.items() >= tracking.PATIENCE.items()
+    assert os.environ.items() >= store.PATIENCE.items()
+    with store.impatient():
+        assert os.environ.items() >= store.NO_PATIENCE.items()
+    assert os.environ.items() >= store.PATIENCE.items()
 
 
 @pytest.mark.parametrize("uri", ["mlruns", "/srv/mlruns", "file:///srv/mlruns", "ftp://host/x"])
@@ -82,15 +82,15 @@ def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_process_that_runs_is_alive_and_one_that_ended_is_dead() -> None:
-    assert not tracking.is_dead(tracking.this_process())
-    script = "from pipeline import tracking; print(tracking.this_process())"
+    assert not store.is_dead(store.this_process())
+    script = "from pipeline.tracking import store; print(store.this_process())"
     ended = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert tracking.is_dead(ended.stdout.strip())
-    host, started, number = tracking.this_process().rsplit(":", 2)
-    assert tracking.is_dead(f"{host}:{int(started) - 3600}:{number}")  # its number was given again
-    assert not tracking.is_dead(f"another-machine:{started}:{number}")
+    assert store.is_dead(ended.stdout.strip())
+    host, started, number = store.this_process().rsplit(":", 2)
+    assert store.is_dead(f"{host}:{int(started) - 3600}:{number}")  # its number was given again
+    assert not store.is_dead(f"another-machine:{started}:{number}")
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +100,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        client = tracking.connect()
-        with tracking.run(tracking.experiment(client, "sounds"), "a run", {}):
+        client = store.connect()
+        with store.run(store.experiment(client, "sounds"), "a run", {}):
             mlflow.log_text("kept", "note.txt")
     return folder
 
@@ -118,8 +118,8 @@ def locations(folder: Path) -> set[str]:
 def test_a_copy_of_a_store_keeps_to_itself(made: Path, tmp_path: Path) -> None:
     before = locations(made)
     copy = shutil.copytree(made, tmp_path / "copy")
-    assert moved.mend(copy / "mlflow.db")
-    assert not moved.mend(copy / "mlflow.db")
+    assert relocate.mend(copy / "mlflow.db")
+    assert not relocate.mend(copy / "mlflow.db")
     assert all(where.startswith(f"{copy}/") for where in locations(copy))
     assert locations(made) == before
 
@@ -128,11 +128,11 @@ def test_a_store_that_was_moved_finds_its_artifacts(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd = shutil.copytree(made, tmp_path / "old's % place")
-    moved.mend(odd / "mlflow.db")
+    relocate.mend(odd / "mlflow.db")
     new = odd.rename(tmp_path / "new")
     monkeypatch.chdir(new)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{new}/mlflow.db")
-    client = tracking.connect()
+    client = store.connect()
     (run,) = client.search_runs([client.get_experiment_by_name("sounds").experiment_id])
     assert Path(client.download_artifacts(run.info.run_id, "note.txt")).read_text() == "kept"
     assert all(where.startswith(f"{new}/") for where in locations(new))
@@ -142,11 +142,11 @@ def test_a_database_whose_artifacts_are_elsewhere_on_purpose_is_left_alone(
     made: Path, tmp_path: Path
 ) -> None:
     shutil.copy(made / "mlflow.db", tmp_path)
-    assert not moved.mend(tmp_path / "mlflow.db")
+    assert not relocate.mend(tmp_path / "mlflow.db")
 
 
 def test_a_users_own_patience_is_kept(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{made}/mlflow.db")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "9")
-    tracking.connect()
+    store.connect()
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "9"

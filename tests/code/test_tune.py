@@ -8,9 +8,13 @@ import mlflow
 import optuna
 import pytest
 
-from pipeline import fit, params, paths, plots, split, tracking, tune
+from pipeline import drawing, params, paths
+from pipeline.data import split
 from pipeline.errors import UserError
+from pipeline.evaluation import plots
 from pipeline.params import Choices, Range
+from pipeline.tracking import provenance, store
+from pipeline.training import fit, search
 
 SETTINGS = params.load(Path(__file__).parents[1] / "params.yaml")
 SPACE: dict[str, Range | Choices] = {
@@ -28,9 +32,9 @@ def settings(**train: float) -> tuple[params.TrainParams, params.TuneParams]:
 
 def test_the_first_trial_is_what_train_says() -> None:
     study = optuna.create_study()
-    tune.enqueue_defaults(study, *settings(dropout=0.2, batch_size=32))
+    search.enqueue_defaults(study, *settings(dropout=0.2, batch_size=32))
     trial = study.ask()
-    assert {k: tune.suggest(trial, k, where) for k, where in SPACE.items()} == {
+    assert {k: search.suggest(trial, k, where) for k, where in SPACE.items()} == {
         "dropout": 0.2,
         "batch_size": 32,
     }
@@ -38,7 +42,7 @@ def test_the_first_trial_is_what_train_says() -> None:
 
 def test_a_default_outside_the_space_is_no_trial_and_no_error() -> None:
     study = optuna.create_study()
-    tune.enqueue_defaults(study, *settings(dropout=0.0))
+    search.enqueue_defaults(study, *settings(dropout=0.0))
     assert not study.get_trials()
 
 
@@ -53,7 +57,7 @@ def test_a_default_outside_the_space_is_no_trial_and_no_error() -> None:
 def test_a_suggestion_is_of_the_keys_own_type(
     name: str, where: Range | Choices, kind: type
 ) -> None:
-    value = tune.suggest(optuna.create_study().ask(), name, where)
+    value = search.suggest(optuna.create_study().ask(), name, where)
     assert type(value) is kind
     params.with_values(SETTINGS.train, {name: value})
 
@@ -63,7 +67,7 @@ def ended(study: optuna.Study, *values: float | None) -> None:
     for value in values:
         trial = study.ask()
         trial.report(1.0 if value is None else value, 1)
-        tune.tell(study, trial.number, None if value is None else [value])
+        search.tell(study, trial.number, None if value is None else [value])
 
 
 @pytest.fixture
@@ -89,70 +93,70 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         yield "run"
 
     features = SimpleNamespace(array=None, index=None, spec=None)
-    monkeypatch.setattr(tune, "read_features", lambda: features)
+    monkeypatch.setattr(search, "read_features", lambda: features)
     monkeypatch.setattr(split, "by_fold", lambda *_: None)
     monkeypatch.setattr(fit, "prepare", lambda *_: None)
     monkeypatch.setattr(fit, "fit", train)
-    monkeypatch.setattr(tracking, "connect", lambda: None)
-    monkeypatch.setattr(tracking, "run", run)
+    monkeypatch.setattr(store, "connect", lambda: None)
+    monkeypatch.setattr(store, "run", run)
     for name in ("log_metrics", "log_params", "set_tag", "end_run"):
         monkeypatch.setattr(mlflow, name, lambda *_, **__: None)
     return losses
 
 
-def search(study: optuna.Study, **changes: Any) -> None:
+def run_search(study: optuna.Study, **changes: Any) -> None:
     """Run one trial more."""
     chosen = SETTINGS.tune.model_copy(update=changes)
     trial = study.ask()
-    values = tune.run_trial(trial, {}, SETTINGS.train, chosen, tune.Where(1, [], "0", "run"))
-    tune.tell(study, trial.number, values)
+    values = search.run_trial(trial, {}, SETTINGS.train, chosen, search.Where(1, [], "0", "run"))
+    search.tell(study, trial.number, values)
 
 
 @pytest.mark.parametrize(("epochs", "ran", "state"), [(2, 2, "COMPLETE"), (3, 2, "PRUNED")])
 def test_a_trial_is_pruned_to_save_epochs_but_not_when_it_has_run_them_all(
-    store: str, trained: list[float], epochs: int, ran: int, state: str
+    address_of_studies: str, trained: list[float], epochs: int, ran: int, state: str
 ) -> None:
-    study = tune.open_study("pruned", SETTINGS.tune)
+    study = search.open_study("pruned", SETTINGS.tune)
     for loss in (0.5, 0.5, 0.5, 0.9):  # with fewer than three before it the pruner has no median
         trained[:] = [loss] * epochs
-        search(study, epochs=epochs)
+        run_search(study, epochs=epochs)
     assert study.trials[3].state.name == state
-    assert tune.table(tune.finished(study))["epochs"].tolist() == [epochs, epochs, epochs, ran]
+    assert search.table(search.finished(study))["epochs"].tolist() == [epochs, epochs, epochs, ran]
 
 
 @pytest.mark.parametrize("within", [None, 0.05])
 def test_the_table_has_the_epochs_of_a_trial_whatever_is_searched_for(
-    store: str, trained: list[float], within: float | None
+    address_of_studies: str, trained: list[float], within: float | None
 ) -> None:
     changes = {"epochs": 3, "parameters_within": within}
-    study = tune.open_study("epochs", SETTINGS.tune.model_copy(update=changes))
+    study = search.open_study("epochs", SETTINGS.tune.model_copy(update=changes))
     trained[:] = [0.5, 0.3, 0.4]
-    search(study, **changes)
-    table = tune.table(tune.finished(study))
+    run_search(study, **changes)
+    table = search.table(search.finished(study))
     assert table["epochs"].tolist() == [3]
     assert table[fit.BEST].tolist() == [0.3]
 
 
 def test_a_trial_that_cannot_be_trained_counts_and_is_not_begun_again(
-    store: str, trained: list[float], monkeypatch: pytest.MonkeyPatch
+    address_of_studies: str, trained: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "is_dead", lambda _: True)
-    study = tune.open_study("failed", SETTINGS.tune)
-    search(study, epochs=1)
+    monkeypatch.setattr(store, "is_dead", lambda _: True)
+    study = search.open_study("failed", SETTINGS.tune)
+    run_search(study, epochs=1)
     with pytest.raises(UserError, match=r"none of the 1 trials .*: the network is too small"):
-        tune.choose(tune.finished(study), SETTINGS.tune)
+        search.choose(search.finished(study), SETTINGS.tune)
     trained[:] = [0.5]
-    search(study, epochs=1)
-    tune.close_dead_trials(study)
-    trials = tune.finished(study)
+    run_search(study, epochs=1)
+    search.close_dead_trials(study)
+    trials = search.finished(study)
     assert len(study.trials) == len(trials) == 2
-    assert tune.choose(trials, SETTINGS.tune).number == 1
-    table = tune.table(trials)
+    assert search.choose(trials, SETTINGS.tune).number == 1
+    table = search.table(trials)
     assert table["state"].tolist() == ["failed", "complete"]
     assert table[fit.BEST].isna().tolist() == [True, False]
-    again = tune.table([*trials, trials[0]])
+    again = search.table([*trials, trials[0]])
     assert again["best_so_far"].tolist()[1:] == [0.5, 0.5]
-    assert ">failed<" in plots.svg(tune.pictures(table)["search"]).replace(" ", "")
+    assert ">failed<" in drawing.svg(plots.search_pictures(table)["search"]).replace(" ", "")
 
 
 def test_a_complete_trials_value_is_its_outcome_and_a_pruned_ones_its_least() -> None:
@@ -161,19 +165,19 @@ def test_a_complete_trials_value_is_its_outcome_and_a_pruned_ones_its_least() ->
         trial = study.ask()
         for epoch, loss in enumerate((0.5, 0.3, 0.4)):
             trial.report(loss, epoch)
-        tune.tell(study, trial.number, outcome)
-    assert tune.table(tune.finished(study))[fit.BEST].tolist() == [0.45, 0.3]
+        search.tell(study, trial.number, outcome)
+    assert search.table(search.finished(study))[fit.BEST].tolist() == [0.45, 0.3]
 
 
 def test_a_study_is_gone_on_with_unless_what_a_trial_is_or_the_first_one_changes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tracking, "sha256", lambda *_: "same")
+    monkeypatch.setattr(provenance, "sha256", lambda *_: "same")
     narrow: dict[str, Range | Choices] = {**SPACE, "augment.speed": Range(low=0.1, high=0.2)}
 
     def name(space: dict[str, Range | Choices] = SPACE, **train: float) -> str:
         searched = SETTINGS.tune.model_copy(update={"space": space})
-        return tune.study_name(searched, params.with_values(SETTINGS.train, train), test_fold=1)
+        return search.study_name(searched, params.with_values(SETTINGS.train, train), test_fold=1)
 
     assert name(label_smoothing=0.2) != name()
     assert name(dropout=0.2) != name(dropout=0.3)  # both inside: the first trial is another
@@ -185,33 +189,33 @@ def test_a_study_is_gone_on_with_unless_what_a_trial_is_or_the_first_one_changes
 def test_of_a_study_with_more_trials_only_the_first_that_were_begun_count() -> None:
     study = optuna.create_study()
     early, late = study.ask(), study.ask()
-    tune.tell(study, late.number, [0.1])
-    tune.tell(study, early.number, [0.5])
+    search.tell(study, late.number, [0.1])
+    search.tell(study, early.number, [0.5])
     ended(study, 0.3, None, 0.05)
-    numbers = [trial.number for trial in tune.finished(study)]
+    numbers = [trial.number for trial in search.finished(study)]
     assert numbers == [0, 1, 2, 3, 4]
-    assert tune.choose(tune.finished(study)[:1], SETTINGS.tune).number == 0
-    assert tune.choose(tune.finished(study)[:4], SETTINGS.tune).number == 1
+    assert search.choose(search.finished(study)[:1], SETTINGS.tune).number == 0
+    assert search.choose(search.finished(study)[:4], SETTINGS.tune).number == 1
 
 
 def test_a_pruned_trial_is_never_the_best() -> None:
     study = optuna.create_study()
     trial = study.ask()
     trial.report(0.01, 1)
-    tune.tell(study, trial.number, None)
+    search.tell(study, trial.number, None)
     ended(study, 0.4)
-    assert tune.choose(tune.finished(study), SETTINGS.tune).number == 1
+    assert search.choose(search.finished(study), SETTINGS.tune).number == 1
 
 
 def test_the_smallest_network_that_is_nearly_as_good_is_taken_and_the_front_shown() -> None:
     study = optuna.create_study(directions=["minimize", "minimize"])
     for values in ([0.50, 900.0], [0.52, 400.0], [0.60, 100.0], [0.53, 500.0]):
         study.tell(study.ask(), values)
-    trials = tune.finished(study)
+    trials = search.finished(study)
     within = SETTINGS.tune.model_copy(update={"parameters_within": 0.05})
-    assert tune.choose(trials, within).number == 1
-    assert tune.choose(trials, within.model_copy(update={"parameters_within": 0.0})).number == 0
-    table = tune.table(trials)
+    assert search.choose(trials, within).number == 1
+    assert search.choose(trials, within.model_copy(update={"parameters_within": 0.0})).number == 0
+    table = search.table(trials)
     assert table["pareto"].tolist() == [True, True, True, False]
     assert table["parameters"].tolist() == [900, 400, 100, 500]
 
@@ -224,28 +228,30 @@ def test_size_against_loss_is_drawn_where_networks_of_several_sizes_were_tried(
     for value, parameters in zip((0.5, 0.6), sizes, strict=True):
         trial = study.ask()
         trial.report(value, 1)
-        trial.set_user_attr(tune.PARAMETERS, parameters)
-        tune.tell(study, trial.number, [value])
+        trial.set_user_attr(search.PARAMETERS, parameters)
+        search.tell(study, trial.number, [value])
     ended(study, None)  # a pruned one has no size
-    table = tune.table(tune.finished(study))
+    table = search.table(search.finished(study))
     several = sizes[0] != sizes[1]
     assert ("parameters" in table) == several
-    assert ("pareto" in tune.pictures(table)) == several
+    assert ("pareto" in plots.search_pictures(table)) == several
     if several:
         assert table["pareto"].tolist() == [True, True, False]
-        assert "trial 1" in plots.svg(tune.pictures(table)["pareto"])
+        assert "trial 1" in drawing.svg(plots.search_pictures(table)["pareto"])
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def address_of_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     address = f"sqlite:///{tmp_path}/optuna.db"
     monkeypatch.setenv("OPTUNA_STORAGE", address)
     return address
 
 
-def test_a_warm_start_tries_the_best_of_the_last_search_on_the_same_split(store: str) -> None:
+def test_a_warm_start_tries_the_best_of_the_last_search_on_the_same_split(
+    address_of_studies: str,
+) -> None:
     def study(name: str, test_fold: int, dropout: float) -> optuna.Study:
-        made = tune.open_study(name, SETTINGS.tune)
+        made = search.open_study(name, SETTINGS.tune)
         made.set_user_attr("dataset", "esc10")
         made.set_user_attr("test_fold", test_fold)
         for value in (dropout, 0.45):
@@ -258,46 +264,46 @@ def test_a_warm_start_tries_the_best_of_the_last_search_on_the_same_split(store:
     study("old", 1, 0.15)
     study("last", 1, 0.25)
     study("other", 2, 0.35)
-    new = tune.open_study("new", SETTINGS.tune)
+    new = search.open_study("new", SETTINGS.tune)
     _, with_space = settings()
-    tune.enqueue_last(new, {"dataset": "esc10", "test_fold": 1}, with_space)
+    search.enqueue_last(new, {"dataset": "esc10", "test_fold": 1}, with_space)
     (trial,) = new.get_trials()
     assert trial.system_attrs["fixed_params"] == {"dropout": 0.25}
 
 
 def test_what_had_ended_before_a_search_was_killed_counts(
-    store: str, monkeypatch: pytest.MonkeyPatch
+    address_of_studies: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "is_dead", lambda process: process == "dead")
-    study = tune.open_study("killed", SETTINGS.tune)
+    monkeypatch.setattr(store, "is_dead", lambda process: process == "dead")
+    study = search.open_study("killed", SETTINGS.tune)
     for outcome in ([0.3], None, [], ...):
         trial = study.ask()
         trial.suggest_float("dropout", 0.1, 0.5)
-        trial.set_user_attr(tracking.PROCESS, "dead")
+        trial.set_user_attr(store.PROCESS, "dead")
         if outcome is not ...:
             trial.report(0.3, 1)
-            trial.set_user_attr(tune.ENDED, outcome)
-    tune.close_dead_trials(study)
+            trial.set_user_attr(search.ENDED, outcome)
+    search.close_dead_trials(study)
     states = [trial.state.name for trial in study.get_trials()]
     assert states == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "WAITING"]
     assert study.trials[4].system_attrs["fixed_params"] == study.trials[3].params
-    assert [trial.number for trial in tune.finished(study)] == [0, 1, 2]
+    assert [trial.number for trial in search.finished(study)] == [0, 1, 2]
 
 
 def test_the_run_of_a_trial_that_ended_when_the_store_was_gone_is_finished(
-    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    address_of_studies: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    client = tracking.connect()
+    client = store.connect()
     parent = client.create_run("0").info.run_id
     nested = [client.create_run("0", tags={"mlflow.parentRunId": parent}) for _ in range(2)]
-    study = tune.open_study("gone", SETTINGS.tune)
+    study = search.open_study("gone", SETTINGS.tune)
     ended, killed = (study.ask() for _ in nested)
     for trial, run in zip((ended, killed), nested, strict=True):
-        trial.set_user_attr(tune.RUN, run.info.run_id)
+        trial.set_user_attr(search.RUN, run.info.run_id)
         client.set_terminated(run.info.run_id, "KILLED")
-    tune.tell(study, ended.number, [0.3])
-    tune.close_ended_runs(client, "0", parent, study)
+    search.tell(study, ended.number, [0.3])
+    search.close_ended_runs(client, "0", parent, study)
     assert [client.get_run(run.info.run_id).info.status for run in nested] == ["FINISHED", "KILLED"]
 
 
@@ -307,9 +313,9 @@ def test_what_the_search_found_is_read_back_as_it_was(
     monkeypatch.chdir(tmp_path_factory.mktemp("run"))
     for folder in (paths.BEST_PARAMS.parent, paths.TRIALS.parent):
         folder.mkdir()
-    found = tune.Best("abc", 3, 0.5, "run", {"dropout": 0.2})
-    tune.write(found, tune.table([]))
-    assert tune.read() == found
+    found = search.Best("abc", 3, 0.5, "run", {"dropout": 0.2})
+    search.write(found, search.table([]))
+    assert search.read() == found
 
 
 def test_the_table_keeps_the_best_value_so_far() -> None:
@@ -319,4 +325,4 @@ def test_the_table_keeps_the_best_value_so_far() -> None:
         trial.suggest_float("dropout", 0, 1)
         trial.report(value, 1)
         study.tell(trial, value)
-    assert tune.table(tune.finished(study))["best_so_far"].tolist() == [0.9, 0.5, 0.5]
+    assert search.table(search.finished(study))["best_so_far"].tolist() == [0.9, 0.5, 0.5]

@@ -4,7 +4,7 @@ import time
 import pytest
 from mlflow.webhooks.delivery import _generate_hmac_signature
 
-from pipeline.webhook import Receiver
+from pipeline.registry.webhook import Receiver
 
 SECRET = "known to both"
 NOW = 1_700_000_000.0

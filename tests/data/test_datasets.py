@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline import datasets, params
-from pipeline.datasets.reading import COLUMNS, clip_paths
+from pipeline import params
+from pipeline.data import datasets
+from pipeline.data.datasets.reading import COLUMNS, clip_paths
 from pipeline.errors import UserError
 from pipeline.params import DatasetName, DatasetParams
 

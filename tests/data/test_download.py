@@ -14,9 +14,11 @@ import pytest
 import soundfile
 from ruamel.yaml import YAML
 
-from pipeline import datasets, download, paths
-from pipeline.datasets import Archive, foley
+from pipeline import paths
+from pipeline.data import datasets, prepare
+from pipeline.data.datasets import Archive, foley
 from pipeline.errors import UserError
+from pipeline.stages import download
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 
@@ -235,7 +237,7 @@ def test_the_window_of_ones_own_clips_is_as_long_as_most_of_them(
     seconds: list[float], usual: float
 ) -> None:
     numbers = pd.Series([*seconds, *seconds])
-    assert download.usual_seconds(numbers) == pytest.approx(usual)
+    assert prepare.usual_seconds(numbers) == pytest.approx(usual)
 
 
 def test_the_card_of_ones_own_clips_says_how_long_they_are(setup: Setup) -> None:
@@ -296,7 +298,7 @@ def test_an_archive_is_a_source(as_url: bool, setup: Setup, tmp_path: Path) -> N
 def test_a_wrong_source_is_one_sentence(
     changes: dict[str, str], sentence: str, setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.fetch.BACKOFF", 0.0)
+    monkeypatch.setattr("pipeline.data.fetch.BACKOFF", 0.0)
     setup(**changes)
     Path("empty").mkdir()
     Path("note.zip").write_text("not an archive")

@@ -10,9 +10,12 @@ import pytest
 import soundfile
 from ruamel.yaml import YAML
 
-from pipeline import audio, featurize, paths
+from pipeline import paths
+from pipeline.data import feature_store
 from pipeline.errors import UserError
-from pipeline.features import FeatureSpec, extract, windows
+from pipeline.sound import decoding
+from pipeline.sound.features import FeatureSpec, extract, windows
+from pipeline.stages import featurize
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +58,7 @@ def set_features(**values: str) -> None:
 def test_every_clip_becomes_a_row(workspace: Path) -> None:
     line = featurize.main()
     assert line.startswith("4 clips -> 4 windows of 64 x 44 log-mel, ")
-    made = featurize.read()
+    made = feature_store.read()
     assert made.array.shape == (4, 64, 44)
     assert made.array.dtype == np.float32
     assert isinstance(made.array, np.memmap)
@@ -71,29 +74,29 @@ def test_every_clip_becomes_a_row(workspace: Path) -> None:
 def test_a_row_has_the_bits_that_the_service_computes(workspace: Path, kind: str) -> None:
     set_features(kind=kind, longer="split")
     featurize.main()
-    made = featurize.read()
+    made = feature_store.read()
     spec = FeatureSpec.load(paths.FEATURE_SPEC)
     for row, (name, window) in enumerate(
         zip(made.index["path"], made.index["window"], strict=True)
     ):
-        waveform = audio.load((paths.AUDIO / name).read_bytes(), spec.sample_rate)
+        waveform = decoding.load((paths.AUDIO / name).read_bytes(), spec.sample_rate)
         served = extract(windows(waveform, spec)[window], spec)
         np.testing.assert_array_equal(made.array[row], served)
 
 
 def test_a_real_clip_has_the_bits_that_the_service_computes(workspace: Path, esc10: Path) -> None:
     featurize.main()
-    spec = featurize.read().spec
+    spec = feature_store.read().spec
     files = sorted(esc10.glob("*/*.ogg"))[::40]
-    for file, rows in zip(files, featurize.extract_files(files, spec), strict=True):
-        waveform = audio.load(file.read_bytes(), spec.sample_rate)
+    for file, rows in zip(files, feature_store.extract_files(files, spec), strict=True):
+        waveform = decoding.load(file.read_bytes(), spec.sample_rate)
         np.testing.assert_array_equal(rows[0], extract(windows(waveform, spec)[0], spec))
 
 
 def test_longer_clips_give_several_rows_when_split(workspace: Path) -> None:
     set_features(longer="split")
     assert featurize.main().startswith("4 clips -> 6 windows of 64 x 44 log-mel, ")
-    made = featurize.read()
+    made = feature_store.read()
     assert made.array.shape == (6, 64, 44)
     assert made.index["path"].tolist()[2:5] == ["none.wav"] * 3
     assert made.index["window"].tolist() == [0, 0, 0, 1, 2, 0]
@@ -122,12 +125,12 @@ def test_a_failed_run_does_not_touch_what_an_earlier_one_left(workspace: Path) -
     (paths.AUDIO / "none.wav").write_bytes(b"")
     with pytest.raises(UserError):
         featurize.main()
-    assert featurize.read().array.shape == (4, 64, 44)
+    assert feature_store.read().array.shape == (4, 64, 44)
 
 
 def test_missing_inputs_are_named(workspace: Path) -> None:
     with pytest.raises(UserError, match=r"index\.csv is missing: run the featurize stage"):
-        featurize.read()
+        feature_store.read()
     paths.CLIPS.unlink()
     with pytest.raises(UserError, match=r"clips\.csv is missing: run the download stage"):
         featurize.main()
@@ -138,7 +141,7 @@ def test_outputs_of_different_runs_are_not_mixed(workspace: Path) -> None:
     index = paths.FEATURE_INDEX.read_text(encoding="utf-8").splitlines(keepends=True)
     paths.FEATURE_INDEX.write_text("".join(index[:-1]), encoding="utf-8")
     with pytest.raises(UserError, match="are not of one run"):
-        featurize.read()
+        feature_store.read()
     paths.FEATURES.write_bytes(b"torn")
     with pytest.raises(UserError, match=r"features\.npy cannot be read"):
-        featurize.read()
+        feature_store.read()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.datasets import foley
+from pipeline.data.datasets import foley
 from pipeline.params import FoleyParams
 
 SMALL = FoleyParams(seed=1, folds=3, recordings=1, slices=1)

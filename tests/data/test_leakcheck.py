@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import leakcheck, params
-from pipeline.datasets import urbansound8k
-from pipeline.download import generate
+from pipeline import params
+from pipeline.data.datasets import urbansound8k
+from pipeline.data.prepare import generate
+from pipeline.data.split import by_fold
 from pipeline.errors import UserError
-from pipeline.split import by_fold
+from pipeline.evaluation import leakcheck
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = params.load(ROOT / "tests" / "params.yaml")

@@ -10,8 +10,8 @@ from ruamel.yaml import YAML
 from deploy import bundle, settings
 from deploy.settings import Settings
 from pipeline.errors import UserError
-from pipeline.service import TIMEOUT
-from pipeline.settings import Settings as Limits
+from pipeline.serving.service import TIMEOUT
+from pipeline.serving.settings import Settings as Limits
 
 NAME = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/sound-classifier:v7-0123456789ab"
 

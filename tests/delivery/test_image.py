@@ -61,7 +61,7 @@ def test_every_library_that_decodes_is_in_it(image: Image, kind: str) -> None:
     code = (
         "import io, numpy, soundfile, av; b = io.BytesIO();"
         f"soundfile.write(b, numpy.random.rand(44100), 44100, format={kind!r});"
-        "from pipeline import audio; print(audio.load(b.getvalue(), 22050).shape[0])"
+        "from pipeline.sound import decoding; print(decoding.load(b.getvalue(), 22050).shape[0])"
     )
     shown = engine.run("run", "--rm", "--network", "none", image.name, "python", "-c", code)
     assert abs(int(shown.splitlines()[-1]) - 22050) < 1500

@@ -10,7 +10,7 @@ import pytest
 from bench.harness import free_port
 from deploy import bundle, local, smoke
 from pipeline.errors import UserError
-from pipeline.settings import Settings as Limits
+from pipeline.serving.settings import Settings as Limits
 from tests.delivery.conftest import Image
 
 pytestmark = pytest.mark.image

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pipeline import crossval
+from pipeline.training import folds
 
 from .conftest import Repository
 
@@ -69,7 +69,7 @@ def test_without_validation_all_other_folds_train_and_the_last_epoch_counts(
         assert unit.data.params.keys() == {"fold", "seed"}
         assert "best_epoch" not in unit.data.metrics
     used.set(train__patience=1)
-    refused = used.run("python -m pipeline.crossval")
+    refused = used.run("python -m pipeline crossval")
     assert refused.returncode == 1
     assert "train.patience needs crossval.validate" in refused.stdout
 
@@ -80,7 +80,7 @@ def test_a_cross_validation_killed_in_the_middle_trains_only_what_is_missing(
     used.set(crossval__workers=1)
     with (used.folder / "killed.log").open("w") as log:
         process = subprocess.Popen(
-            ["python", "-m", "pipeline.crossval"],
+            ["python", "-m", "pipeline", "crossval"],
             cwd=used.folder,
             env=used.environment(),
             stdout=log,
@@ -94,7 +94,7 @@ def test_a_cross_validation_killed_in_the_middle_trains_only_what_is_missing(
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    output = used.ok("python -m pipeline.crossval")
+    output = used.ok("python -m pipeline crossval")
     assert f"{3 - len(done)} of 3 units trained now" in output
 
 
@@ -104,7 +104,7 @@ def test_of_one_seed_no_spread_over_seeds_is_claimed(scored: Repository, tmp_pat
     assert "std_over_folds" in figures
     assert "std_over_seeds" not in figures
     assert "std_over_seeds" not in parent.data.metrics
-    again = scored.copy(tmp_path / "again").ok("python -m pipeline.crossval")
+    again = scored.copy(tmp_path / "again").ok("python -m pipeline crossval")
     assert f"± {figures['std_over_folds']:.1%} over folds; 0 of 3 units trained now" in again
 
 
@@ -120,7 +120,7 @@ def test_a_unit_cut_short_is_trained_again(scored: Repository, tmp_path: Path) -
     (file,) = damaged.folder.glob("crossval/units/*/fold3-seed1.json")
     whole = json.loads(file.read_text())
     file.write_bytes(file.read_bytes()[:100])
-    output = damaged.ok("python -m pipeline.crossval")
+    output = damaged.ok("python -m pipeline crossval")
     assert "fold3-seed1.json is damaged: the unit is trained again" in output
     assert "1 of 3 units trained now" in output
     assert json.loads(file.read_text())["predictions"]["path"] == whole["predictions"]["path"]
@@ -128,10 +128,10 @@ def test_a_unit_cut_short_is_trained_again(scored: Repository, tmp_path: Path) -
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff\x00", b'{"predictions": null}'])
 def test_what_is_no_result_counts_as_missing(tmp_path: Path, content: bytes) -> None:
-    unit = crossval.Unit(fold=3, seed=1)
-    assert crossval.read_unit(tmp_path, unit) is None
-    crossval.unit_file(tmp_path, unit).write_bytes(content)
-    assert crossval.read_unit(tmp_path, unit) is None
+    unit = folds.Unit(fold=3, seed=1)
+    assert folds.read_unit(tmp_path, unit) is None
+    folds.unit_file(tmp_path, unit).write_bytes(content)
+    assert folds.read_unit(tmp_path, unit) is None
 
 
 def test_the_run_says_of_itself_what_was_trained_on_what_and_how(scored: Repository) -> None:

@@ -149,7 +149,7 @@ def test_a_full_disk_costs_no_training_and_is_made_good_when_there_is_room(
         check = MlflowClient(f"sqlite:///{snapshot}")
         runs = check.search_runs([e.experiment_id for e in check.search_experiments()])
         assert [run.info.status for run in runs] == ["FINISHED"]
-        repository.ok("python -m pipeline.package")
+        repository.ok("python -m pipeline package")
     finally:
         subprocess.run(["umount", str(artifacts)], check=False)
 

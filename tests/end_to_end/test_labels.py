@@ -8,13 +8,13 @@ from .conftest import Repository
 
 
 def test_doubtful_labels_are_shown_and_corrected_and_the_record_says_so(used: Repository) -> None:
-    missing = used.run("python -m pipeline.doubtful")
+    missing = used.run("python -m pipeline label-errors")
     assert missing.returncode == 1
     assert "run `dvc repro crossval/dvc.yaml` first" in missing.stdout
     assert "Traceback" not in missing.stdout
 
     used.ok("dvc repro crossval/dvc.yaml")
-    said = used.ok("python -m pipeline.doubtful")
+    said = used.ok("python -m pipeline label-errors")
     table = pd.read_csv(used.folder / "reports/doubtful.csv")
     assert len(table), "the tiny network is expected to be bad"
     assert f"{len(table)} of " in said
@@ -32,7 +32,7 @@ def test_doubtful_labels_are_shown_and_corrected_and_the_record_says_so(used: Re
     dropped = table["path"].iloc[-1]
     with (used.folder / "labels.csv").open("a") as file:
         file.write(f"{line}heard it\nfoley,{dropped},,noise\nesc10,x.ogg,rain,of another dataset\n")
-    assert "python -m pipeline.download" in used.ok("dvc repro --single-item download")
+    assert "python -m pipeline download" in used.ok("dvc repro --single-item download")
     clips = pd.read_csv(used.folder / "data/clips.csv").set_index("path")
     assert clips.loc[worst["path"], "label"] == worst["suggested"]
     assert dropped not in clips.index
@@ -40,7 +40,7 @@ def test_doubtful_labels_are_shown_and_corrected_and_the_record_says_so(used: Re
     card = json.loads((used.folder / "data/dataset.json").read_text())
     assert (card["relabelled"], card["dropped"]) == (1, 1)
 
-    stale = used.run("python -m pipeline.doubtful")
+    stale = used.run("python -m pipeline label-errors")
     assert stale.returncode == 1
     assert "is not of the clips as they are now" in stale.stdout
 

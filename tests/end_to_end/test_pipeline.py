@@ -103,8 +103,8 @@ def test_the_training_run_carries_params_curves_model_data_and_lineage(
 
 
 def test_the_logged_model_answers_as_the_evaluation_did(finished: Repository) -> None:
-    from pipeline import fit
-    from pipeline.features import FeatureSpec
+    from pipeline.sound.features import FeatureSpec
+    from pipeline.training import fit
 
     mlflow.set_tracking_uri(f"sqlite:///{finished.folder}/mlflow.db")
     uri = "models:/sound-classifier@champion"
@@ -124,7 +124,7 @@ def test_a_stage_that_is_run_by_hand_leaves_what_dvc_keeps_as_it_was(used: Repos
     before = (used.folder / "reports/metrics.json").read_text()
     used.ok("dvc checkout --relink dvc.yaml")  # the fixture's copy has no links, if DVC makes any
     used.set(evaluate__confidence=0.6)
-    used.ok("python -m pipeline.evaluate")
+    used.ok("python -m pipeline evaluate")
     assert (used.folder / "reports/metrics.json").read_text() != before
     kept = [path for path in (used.folder / ".dvc/cache/files/md5").rglob("*") if path.is_file()]
     assert len(kept) > 40
@@ -173,7 +173,7 @@ def test_the_version_is_champion_and_says_what_it_is(finished: Repository) -> No
 
 
 def test_the_summary_names_accuracy_version_and_next_commands(finished: Repository) -> None:
-    table = finished.ok("python -m pipeline.summary")
+    table = finished.ok("python -m pipeline summary")
     accuracy = read_json(finished, "reports/metrics.json")["accuracy"]
     for text in (f"{accuracy:.1%}", "version 1", "champion", "make ui", "dataset.name=esc10"):
         assert text in table
@@ -213,7 +213,7 @@ def test_the_gate_promotes_what_is_better_on_the_same_clips(used: Repository) ->
     record["tags"]["model_sha256"] = "another network"
     (used.folder / "models/run.json").unlink()
     (used.folder / "models/run.json").write_text(json.dumps(record))
-    output = used.ok("python -m pipeline.register")
+    output = used.ok("python -m pipeline register")
     assert "version 2 registered, alias champion" in output
     version = store(used).get_model_version_by_alias("sound-classifier", "champion")
     assert "better: 100.0% against" in version.tags["decision"]
@@ -272,7 +272,7 @@ def test_a_search_killed_in_the_middle_runs_only_what_is_missing(used: Repositor
     known = set(optuna.get_all_study_names(study_file))
     with (used.folder / "killed.log").open("w") as log:
         process = subprocess.Popen(
-            ["python", "-m", "pipeline.tune"],
+            ["python", "-m", "pipeline", "tune"],
             cwd=used.folder,
             env=used.environment(),
             stdout=log,
@@ -289,7 +289,7 @@ def test_a_search_killed_in_the_middle_runs_only_what_is_missing(used: Repositor
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert finished_trials >= 1
-    output = used.ok("python -m pipeline.tune")
+    output = used.ok("python -m pipeline tune")
     # a trial that had ended counts, whether the study was told in time or not
     (known_before,) = re.findall(r"(\d) known before", output)
     assert finished_trials <= int(known_before) < 4
@@ -300,7 +300,7 @@ def test_a_search_killed_in_the_middle_runs_only_what_is_missing(used: Repositor
 
 def test_trials_are_added_to_a_study_that_is_asked_for_more(used: Repository) -> None:
     used.set(tune__trials=3)
-    assert "1 trials run, 2 known before" in used.ok("python -m pipeline.tune")
+    assert "1 trials run, 2 known before" in used.ok("python -m pipeline tune")
 
 
 def test_without_a_search_training_takes_the_parameters_as_they_are(used: Repository) -> None:
@@ -340,7 +340,7 @@ def test_a_users_mistake_ends_the_stage_with_one_sentence(
 
 def test_an_mlflow_server_that_is_not_there_is_one_sentence(used: Repository) -> None:
     done = used.run(
-        "python -m pipeline.register",
+        "python -m pipeline register",
         MLFLOW_TRACKING_URI="http://127.0.0.1:9",
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
     )

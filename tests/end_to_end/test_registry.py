@@ -85,7 +85,7 @@ def test_other_settings_of_the_interval_reach_the_version_that_is_registered(
 
 
 def test_lost_artifacts_are_written_again_without_training(used: Repository) -> None:
-    used.ok("python -m pipeline.register")  # so that the copy keeps to itself
+    used.ok("python -m pipeline register")  # so that the copy keeps to itself
     before = artifacts(used)
     shutil.rmtree(used.folder / "mlruns")
     output = used.ok("dvc repro")
@@ -98,20 +98,20 @@ def test_lost_artifacts_are_written_again_without_training(used: Repository) -> 
     lost = {name for name in before - artifacts(used) if not name.endswith(again)}
     assert lost <= {f"1/{search}/artifacts/search.png"}
     assert any(name.endswith("artifacts/search.png") for name in artifacts(used))
-    used.ok("python -m pipeline.package")
+    used.ok("python -m pipeline package")
 
 
 def test_the_run_of_a_version_that_was_trained_again_gets_what_a_new_evaluation_adds(
     used: Repository,
 ) -> None:
-    used.ok("python -m pipeline.register")  # so that the copy keeps to itself
+    used.ok("python -m pipeline register")  # so that the copy keeps to itself
     run_id = json.loads((used.folder / "models/run.json").read_text())["run_id"]
     examples = used.folder / f"mlruns/1/{run_id}/artifacts/examples"
     shutil.rmtree(examples)  # as if an evaluation before there were any had been its last
     used.ok("dvc repro --force --single-item train")
     assert run_id not in (used.folder / "models/run.json").read_text()
     assert "version 1 is there already, alias champion" in used.ok("dvc repro")
-    used.ok("python -m pipeline.package")
+    used.ok("python -m pipeline package")
     assert {file.name for file in examples.iterdir()} > {"index.json"}
     assert list((used.folder / "bundle/examples").iterdir())
 
@@ -134,23 +134,23 @@ def test_a_repository_that_was_moved_keeps_its_runs_and_versions(
 def test_a_run_in_the_bin_is_taken_out_again(used: Repository, tmp_path: Path) -> None:
     run_id = version_of(used, tmp_path).run_id
     used.ok(f"mlflow runs delete --run-id {run_id}", MLFLOW_TRACKING_URI="sqlite:///mlflow.db")
-    assert "version 1 is there already" in used.ok("python -m pipeline.register")
+    assert "version 1 is there already" in used.ok("python -m pipeline register")
     assert client_of(used, tmp_path).get_run(run_id).info.lifecycle_stage == "active"
 
 
 def test_promoting_and_rolling_back_are_one_command_each(used: Repository, tmp_path: Path) -> None:
     another_model(used, "wrong")
-    assert "version 2 registered, alias challenger" in used.ok("python -m pipeline.register")
-    said = used.run("python -m pipeline.promote challenger --reason heard-both")
+    assert "version 2 registered, alias challenger" in used.ok("python -m pipeline register")
+    said = used.run("python -m pipeline promote challenger --reason heard-both")
     assert "version 2 is champion in place of version 1" in said.stdout
     assert version_of(used, tmp_path, "2").tags["promoted"] == "heard-both"
-    shown = used.ok("python -m pipeline.lineage champion")
+    shown = used.ok("python -m pipeline lineage champion")
     assert "version 2 after version 1" in shown
     assert "heard-both" in shown
-    used.ok("python -m pipeline.promote --rollback --reason deaf-after-all")
+    used.ok("python -m pipeline promote --rollback --reason deaf-after-all")
     assert version_of(used, tmp_path).aliases == ["champion"]
-    assert "back to version 1 after version 2" in used.ok("python -m pipeline.lineage 1")
-    done = used.run("python -m pipeline.promote 7 --reason typo")
+    assert "back to version 1 after version 2" in used.ok("python -m pipeline lineage 1")
+    done = used.run("python -m pipeline promote 7 --reason typo")
     assert done.returncode == 1
     assert "has no version 7" in done.stdout
     assert "Traceback" not in done.stdout
@@ -158,7 +158,7 @@ def test_promoting_and_rolling_back_are_one_command_each(used: Repository, tmp_p
 
 def chain(repository: Repository, end: str, **environment: str) -> dict[str, Any]:
     """The one chain that lineage prints for programs."""
-    done = repository.run(f"python -m pipeline.lineage {end} --json", **environment)
+    done = repository.run(f"python -m pipeline lineage {end} --json", **environment)
     assert done.returncode == 0, done.stdout
     text = done.stdout
     (found,) = json.loads(text[text.index("[\n") : text.rindex("]") + 1].split("\nlineage:")[0])
@@ -186,14 +186,14 @@ def answering(card: dict[str, Any]) -> Iterator[str]:
 
 def test_lineage_leads_from_every_end_to_all_the_others(used: Repository, tmp_path: Path) -> None:
     home = {"BENTOML_HOME": str(tmp_path / "bentoml")}
-    used.ok("python -m pipeline.package")
+    used.ok("python -m pipeline package")
     shutil.copytree(Path(__file__).parents[2] / "deploy", used.folder / "deploy")
     shutil.copy(Path(__file__).parents[2] / "bentofile.yaml", used.folder)
     shutil.copy(Path(__file__).parents[2] / "requirements-service.lock", used.folder)
     tag = json.loads(used.ok("bentoml build --output tag", **home).splitlines()[-1].join('""'))
     tag = tag.removeprefix("__tag__:")
     digest = f"registry.example.org/sound@sha256:{'0' * 64}"
-    used.ok(f"python -m pipeline.lineage 1 --image {digest}", **home)
+    used.ok(f"python -m pipeline lineage 1 --image {digest}", **home)
 
     expected = chain(used, "1", **home)
     links = expected["links"]
@@ -238,7 +238,7 @@ def test_lineage_leads_from_every_end_to_all_the_others(used: Repository, tmp_pa
     ],
 )
 def test_an_end_that_leads_nowhere_is_one_sentence(used: Repository, end: str, said: str) -> None:
-    done = used.run(f"python -m pipeline.lineage {end}", BENTOML_HOME=str(used.folder / "bento"))
+    done = used.run(f"python -m pipeline lineage {end}", BENTOML_HOME=str(used.folder / "bento"))
     assert done.returncode == 1
     assert "Traceback" not in done.stdout
     assert said in done.stdout

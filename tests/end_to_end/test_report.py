@@ -30,7 +30,7 @@ def browser() -> Iterator[Browser]:
 def reported(finished: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A finished clone with its report."""
     clone = finished.copy(tmp_path_factory.mktemp("reported") / "clone")
-    assert "reports/report.html" in clone.ok("python -m pipeline.report")
+    assert "reports/report.html" in clone.ok("python -m pipeline report")
     return clone
 
 
@@ -130,7 +130,7 @@ def test_the_report_is_kept_with_the_run(reported: Repository) -> None:
 
 
 def test_a_report_before_the_pipeline_has_run_says_what_to_do(fresh: Repository) -> None:
-    done = fresh.run("python -m pipeline.report")
+    done = fresh.run("python -m pipeline report")
     assert done.returncode == 1
     assert "dvc repro" in done.stdout
     assert "Traceback" not in done.stdout

@@ -5,9 +5,9 @@ from .conftest import Repository
 
 def test_a_version_is_made_again_from_its_commit_to_the_bit(used: Repository) -> None:
     # what lies about now is not what it was made from
-    (used.folder / "pipeline/fit.py").write_text("raise SystemExit('not the commit')\n")
+    (used.folder / "pipeline/training/fit.py").write_text("raise SystemExit('not the commit')\n")
     used.set(train__epochs=1)
-    output = used.ok("python -m pipeline.reproduce champion")
+    output = used.ok("python -m pipeline reproduce champion")
     assert "version 1 is reproduced: weights and metrics are equal to the bit" in output
     assert "train: 3 epochs" in output
     assert used.ok("git worktree list").count("\n") == 1
@@ -15,11 +15,11 @@ def test_a_version_is_made_again_from_its_commit_to_the_bit(used: Repository) ->
 
 
 def test_a_version_of_uncommitted_code_is_not_reproduced_but_told(used: Repository) -> None:
-    with (used.folder / "pipeline/fit.py").open("a") as file:
+    with (used.folder / "pipeline/training/fit.py").open("a") as file:
         file.write("# a change\n")
     used.set(tune__trials=0, train__seed=2)
     used.ok("dvc repro")
-    done = used.run("python -m pipeline.reproduce 2")
+    done = used.run("python -m pipeline reproduce 2")
     assert done.returncode == 1
-    assert "they are missing: pipeline/fit.py differed from commit" in done.stdout
+    assert "they are missing: pipeline/training/fit.py differed from commit" in done.stdout
     assert "params.yaml" not in done.stdout

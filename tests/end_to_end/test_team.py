@@ -136,8 +136,8 @@ def test_a_second_clone_pulls_and_runs_nothing(
     stages = [line.split("'")[1] for line in output.splitlines() if "Running stage" in line]
     assert stages == ["register"]
     assert "version 1 is there already, alias champion" in output
-    second.ok("python -m pipeline.package", **team.environment)
-    shown = second.ok("python -m pipeline.lineage", **team.environment)
+    second.ok("python -m pipeline package", **team.environment)
+    shown = second.ok("python -m pipeline lineage", **team.environment)
     assert "version 1, by" in shown
 
 
@@ -166,7 +166,7 @@ def test_several_registrations_at_once_lose_nothing(
     everyone = [*twins, better, worse]
     for repository in everyone:
         repository.set(register__name="at-once")
-    at_once([(repository, "python -m pipeline.register") for repository in everyone], team)
+    at_once([(repository, "python -m pipeline register") for repository in everyone], team)
     versions = team.client.search_model_versions("name = 'at-once'")
     tags = sorted(version.tags["model_sha256"] for version in versions)
     assert len(tags) == len(set(tags)) == 3  # the twins are one
@@ -175,7 +175,7 @@ def test_several_registrations_at_once_lose_nothing(
     champion = team.client.get_model_version_by_alias("at-once", "champion")
     assert champion.tags["model_sha256"] == "the model that is right"
     # and asking again changes nothing
-    at_once([(repository, "python -m pipeline.register") for repository in everyone], team)
+    at_once([(repository, "python -m pipeline register") for repository in everyone], team)
     assert len(team.client.search_model_versions("name = 'at-once'")) == 3
 
 
@@ -185,7 +185,7 @@ def test_several_studies_at_once_lose_nothing(
     clones = [first.copy(tmp_path / f"study{seed}") for seed in (11, 12)]
     for seed, repository in zip((11, 12), clones, strict=True):
         repository.set(tune__seed=seed)
-    outputs = at_once([(repository, "python -m pipeline.tune") for repository in clones], team)
+    outputs = at_once([(repository, "python -m pipeline tune") for repository in clones], team)
     names = set()
     for repository, output in zip(clones, outputs, strict=True):
         assert "2 trials run, 0 known before" in output

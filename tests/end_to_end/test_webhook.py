@@ -78,7 +78,7 @@ def receiver(
     repository = checkout(tmp_path / "clone")
     port = servers.free_port()
     said = tmp_path / "receiver.log"
-    command = ["python", "-m", "pipeline.webhook", "serve", "--port", str(port)]
+    command = ["python", "-m", "pipeline", "webhook", "serve", "--port", str(port)]
     with said.open("w") as log:
         process = subprocess.Popen(
             [*command, "--repository", "team/sounds"],
@@ -104,10 +104,10 @@ def test_a_new_champion_starts_the_deployment_once(
     address, repository, said = receiver
     store = {"MLFLOW_TRACKING_URI": server}
     for _ in range(2):  # a second time it is the same webhook
-        repository.ok(f"python -m pipeline.webhook create {address}", **store, **SECRET)
+        repository.ok(f"python -m pipeline webhook create {address}", **store, **SECRET)
     assert len(MlflowClient(server).list_webhooks()) == 1
-    assert "took the message" in repository.ok("python -m pipeline.webhook test", **store)
-    repository.ok("python -m pipeline.promote 2 --reason heard-both", **store)
+    assert "took the message" in repository.ok("python -m pipeline webhook test", **store)
+    repository.ok("python -m pipeline promote 2 --reason heard-both", **store)
     deadline = time.monotonic() + 120
     while not github[1]:
         assert time.monotonic() < deadline, said.read_text()
@@ -134,7 +134,7 @@ def test_a_webhook_needs_a_server_a_secret_and_an_address_that_it_can_reach(
     server: str, tmp_path: Path
 ) -> None:
     repository = checkout(tmp_path / "clone")
-    command = "python -m pipeline.webhook create"
+    command = "python -m pipeline webhook create"
     for done, words in (
         (repository.run(f"{command} https://h", **SECRET), "no server, and only a server sends"),
         (

@@ -16,11 +16,11 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 
 from bench import harness
-from pipeline import audio
-from pipeline.classifier import Classifier, Silence
+from pipeline.serving.classifier import Classifier, Silence
+from pipeline.sound import decoding
 from tests.service import evil
 
-LIMITS = audio.Limits(seconds=600, work_seconds=10)
+LIMITS = decoding.Limits(seconds=600, work_seconds=10)
 
 
 def main(bundle: Path, seed: int, count: int) -> dict[str, Any]:
@@ -53,9 +53,9 @@ def main(bundle: Path, seed: int, count: int) -> dict[str, Any]:
 def outcome(classifier: Classifier, content: bytes, *, overlapping: bool) -> str:
     """Give the sentence that refuses an input, or ``answered`` for one with an answer."""
     try:
-        wave = audio.load(content, classifier.spec.sample_rate, limits=LIMITS)
+        wave = decoding.load(content, classifier.spec.sample_rate, limits=LIMITS)
         found = classifier.predict(wave, 120, overlapping=overlapping)
-    except (audio.AudioError, Silence) as error:
+    except (decoding.AudioError, Silence) as error:
         return str(error)
     for probabilities in (found.probabilities, *found.windows):
         assert np.isfinite(probabilities).all()

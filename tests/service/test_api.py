@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from pipeline import api
-from pipeline.api import Refusal, parse_form
-from pipeline.classifier import Classifier, read_reference
-from pipeline.monitoring import Metrics, PredictionLog
-from pipeline.settings import Settings
+from pipeline.serving import api
+from pipeline.serving.api import Refusal, parse_form
+from pipeline.serving.classifier import Classifier, read_reference
+from pipeline.serving.monitoring import Metrics, PredictionLog
+from pipeline.serving.settings import Settings
 from tests.bundle import LABELS, sound
 
 FORM = "multipart/form-data; boundary=B"

@@ -13,10 +13,18 @@ import pytest
 from bentoml._internal.monitoring import api as bentoml_monitors
 from prometheus_client import CollectorRegistry
 
-from pipeline import monitoring
-from pipeline.classifier import summarise
 from pipeline.errors import UserError
-from pipeline.monitoring import Drift, Metrics, PredictionLog, histogram, psi, report, shares
+from pipeline.serving import drift, monitoring
+from pipeline.serving.classifier import summarise
+from pipeline.serving.drift import report
+from pipeline.serving.monitoring import (
+    Drift,
+    Metrics,
+    PredictionLog,
+    histogram,
+    psi,
+    shares,
+)
 
 LABELS = ["bark", "horn"]
 REFERENCE = {
@@ -130,7 +138,7 @@ def test_every_prediction_is_a_line_of_the_log_and_the_report_reads_it(
     assert "timestamp" in lines[0]
 
     (tmp_path / "reference.json").write_text(json.dumps(REFERENCE))
-    line = monitoring.main(files, tmp_path)
+    line = drift.main(files, tmp_path)
     assert line == "60 predictions, changed: centroid"
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split() == ["quantity", "PSI", "by", "chance", "verdict"]
@@ -163,14 +171,14 @@ def test_a_log_that_fails_is_counted_and_told_once(
 def test_logs_that_are_none_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.log").write_text("\nnot JSON\n")
     with pytest.raises(UserError, match=r"bad.log, line 1, is not a logged prediction"):
-        monitoring.read_log([tmp_path / "bad.log"])
+        drift.read_log([tmp_path / "bad.log"])
     (tmp_path / "bad.log").write_text("[1]")
     with pytest.raises(UserError, match="line 1"):
-        monitoring.read_log([tmp_path / "bad.log"])
+        drift.read_log([tmp_path / "bad.log"])
     with pytest.raises(UserError, match="cannot be read"):
-        monitoring.read_log([tmp_path / "none.log"])
+        drift.read_log([tmp_path / "none.log"])
     with pytest.raises(UserError, match=r"reference.json is missing"):
-        monitoring.main([], tmp_path)
+        drift.main([], tmp_path)
 
 
 def test_lines_that_a_full_disk_cut_off_are_left_out_and_counted(
@@ -179,7 +187,7 @@ def test_lines_that_a_full_disk_cut_off_are_left_out_and_counted(
     whole = json.dumps(values(3))
     (tmp_path / "a.log").write_bytes(f"{whole}\n{whole[:20]}{whole}\n{whole}\n".encode() + b"\xc3")
     (tmp_path / "reference.json").write_text(json.dumps(REFERENCE))
-    line = monitoring.main([tmp_path / "a.log"], tmp_path)
+    line = drift.main([tmp_path / "a.log"], tmp_path)
     assert line.startswith("2 predictions, ")
     assert line.endswith("; 2 damaged lines left out")
     assert capsys.readouterr().out

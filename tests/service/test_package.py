@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline import audio, examples, history, package, tracking
-from pipeline.classifier import Classifier, Silence, envelope, overlap
+from pipeline.data.feature_store import extract_files
 from pipeline.errors import UserError
-from pipeline.features import FeatureSpec, normalise
-from pipeline.featurize import extract_files
+from pipeline.registry import history, package
+from pipeline.serving.classifier import Classifier, Silence, envelope, overlap
+from pipeline.sound import decoding, examples
+from pipeline.sound.features import FeatureSpec, normalise
+from pipeline.tracking import store
 from tests.bundle import LABELS, ROOT, Trained, sound
 
 
@@ -38,9 +40,9 @@ def test_features_are_those_of_the_featurize_stage_to_the_bit(bundle: Path, tmp_
         files.append(tmp_path / f"{number}.wav")
         wave = sound(LABELS[number % 3], number, rate, 1.5 + number)
         soundfile.write(files[-1], np.stack([wave] * channels, axis=1), rate, subtype=subtype)
-    limits = audio.Limits(600, 10)
+    limits = decoding.Limits(600, 10)
     for file, expected in zip(files, extract_files(files, classifier.spec), strict=True):
-        waveform = audio.load(file.read_bytes(), classifier.spec.sample_rate, limits=limits)
+        waveform = decoding.load(file.read_bytes(), classifier.spec.sample_rate, limits=limits)
         found = classifier.predict(waveform, 120)
         np.testing.assert_array_equal(found.features, expected[0])
 
@@ -145,7 +147,7 @@ def test_without_a_version_the_user_is_told_what_there_is(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    client = tracking.connect()
+    client = store.connect()
     with pytest.raises(UserError, match="no model sounds: run `make run` first"):
         history.find(client, "sounds", "champion")
     client.create_registered_model("sounds")
@@ -200,7 +202,7 @@ def registry(
     index = examples.write(paths.EXAMPLES, waves, 22050)
     (paths.EXAMPLES / examples.INDEX).write_text(json.dumps(index))
 
-    client = tracking.connect()
+    client = store.connect()
     mlflow.set_experiment("test")
     with mlflow.start_run() as run:
         mlflow.tensorflow.log_model(
@@ -282,7 +284,7 @@ def test_the_champion_of_a_registry_becomes_a_bundle(
     assert made["reference"]["label"] == {"labels": LABELS, "counts": [2, 2, 2]}
     answered = Classifier.load(Path("bundle"))
     for label in LABELS:
-        wave = audio.load(Path("bundle/examples") / f"{label}.wav", 22050)
+        wave = decoding.load(Path("bundle/examples") / f"{label}.wav", 22050)
         assert LABELS[int(answered.predict(wave, 1).probabilities.argmax())] == label
 
     before = {p: p.read_bytes() for p in Path("bundle").rglob("*") if p.is_file()}

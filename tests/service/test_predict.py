@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import audio, predict
-from pipeline.classifier import Classifier
 from pipeline.errors import UserError
+from pipeline.serving import predict
+from pipeline.serving.classifier import Classifier
+from pipeline.sound import decoding
 from tests.service import evil
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +72,7 @@ def test_a_clip_gets_the_probabilities_of_the_whole_clip(bundle: Path, tmp_path:
         content = evil.written("WAV", "FLOAT", evil.tone(9.0, rate), rate)
         clip = tmp_path / f"{rate}.wav"
         clip.write_bytes(content)
-        wave = audio.load(content, classifier.spec.sample_rate)
+        wave = decoding.load(content, classifier.spec.sample_rate)
         whole = classifier.predict(wave, 1).probabilities
         row = predict.line(clip, classifier)
         assert [row[f"p_{label}"] for label in classifier.labels] == [f"{p:.6f}" for p in whole]
@@ -144,7 +145,7 @@ def test_a_run_that_is_stopped_goes_on_when_started_again(
         (folder / f"{number:04}.wav").write_bytes(clip)
     out = tmp_path / "predictions.csv"
     command = [
-        *(sys.executable, "-m", "pipeline.predict", str(folder)),
+        *(sys.executable, "-m", "pipeline", "predict", str(folder)),
         *("--out", str(out), "--bundle", str(bundle)),
     ]
     process = subprocess.Popen(
@@ -214,7 +215,7 @@ def test_mistakes_are_one_sentence_and_leave_files_alone(
         ([str(clips)], clips, bundle, "is there and is no file"),
         ([str(clips)], Path("/dev/full"), bundle, "is there and is no file"),
         ([str(clips)], note / "out.csv", bundle, "cannot be"),
-        ([str(clips)], out, empty, "pipeline.package"),
+        ([str(clips)], out, empty, "pipeline package"),
         ([str(note)], out, bundle, "no file could be read"),
     ]:
         with pytest.raises(UserError, match=said) as refusal:
@@ -228,7 +229,7 @@ def test_the_program_says_what_it_did_and_how_it_failed(
     clips: Path, bundle: Path, tmp_path: Path
 ) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pipeline.predict", "--bundle", str(bundle), *arguments]
+        command = [sys.executable, "-m", "pipeline", "predict", "--bundle", str(bundle), *arguments]
         return subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
         )

@@ -16,9 +16,9 @@ import pytest
 import soundfile
 
 from bench import harness
-from pipeline.bundle import CARD, checksums
-from pipeline.classifier import Classifier, without_notes
 from pipeline.errors import UserError
+from pipeline.serving.bundle import CARD, checksums
+from pipeline.serving.classifier import Classifier, without_notes
 from tests.bundle import LABELS, sound
 from tests.service.conftest import ROOT, Service
 from tests.service.test_api import wav
@@ -34,9 +34,9 @@ class Refuse(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"the service imports {name}")
 
 sys.meta_path.insert(0, Refuse())
-from pipeline.service import SoundClassifier
+from pipeline.serving.service import SoundClassifier
 SoundClassifier.inner()
-from pipeline import service
+from pipeline.serving import service
 import asyncio, httpx
 async def ask():
     transport = httpx.ASGITransport(service.application)
@@ -117,16 +117,16 @@ def test_the_service_needs_nothing_of_training(bundle: Path, tmp_path: Path) -> 
     assert not {name.split(".")[0] for name in said["modules"]} & set(TRAINING)
 
 
-@pytest.mark.parametrize("module", ["pipeline.predict", "pipeline.monitoring"])
+@pytest.mark.parametrize("command", ["predict", "drift"])
 def test_tools_that_run_beside_the_service_need_nothing_of_training(
-    module: str, bundle: Path, tmp_path: Path
+    command: str, bundle: Path, tmp_path: Path
 ) -> None:
-    refuse = PEEK.partition("from pipeline.service")[0] % (TRAINING,)
+    refuse = PEEK.partition("from pipeline.serving.service")[0] % (TRAINING,)
     clip, log = tmp_path / "a.wav", tmp_path / "a.log"
     clip.write_bytes(wav(sound("tone", 1)))
     log.write_text('{"label": "tone", "confidence": 0.9}\n')
-    given = {"pipeline.predict": clip, "pipeline.monitoring": log}[module]
-    run = f"import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    given = {"predict": clip, "drift": log}[command]
+    run = "from pipeline.__main__ import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", f"{refuse}\n{run}", "--bundle", str(bundle), str(given)],
         env=environment(tmp_path),
@@ -149,7 +149,7 @@ def test_what_litert_notes_is_held_back_and_what_it_complains_of_is_not(
 
 
 def test_the_process_that_supervises_loads_nothing_heavy(tmp_path: Path) -> None:
-    code = "import sys, pipeline.service; print(*sys.modules)"
+    code = "import sys, pipeline.serving.service; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=environment(tmp_path),
@@ -246,7 +246,7 @@ def test_a_model_whose_answers_are_not_numbers_is_refused(
 
 TIMERS = """
 import asyncio, gc
-from pipeline import service
+from pipeline.serving import service
 
 async def answer(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -285,10 +285,10 @@ def test_no_timer_of_bentoml_keeps_a_request_that_was_answered(
 REMARKS = """
 import sys
 from pathlib import Path
-from pipeline import audio
+from pipeline.sound import decoding
 if "muted" in sys.argv:
-    audio.mute_decoders()
-audio.load(Path(sys.argv[1]), 22050)
+    decoding.mute_decoders()
+decoding.load(Path(sys.argv[1]), 22050)
 print("Python still speaks", file=sys.stderr)
 """
 
@@ -392,8 +392,12 @@ def test_a_bento_is_built_of_it_and_serves(bundle: Path, tmp_path: Path) -> None
     tag = built.stdout.split("__tag__:")[-1].split()[0]
     bento = next((tmp_path / "home" / "bentos" / "sound-classifier").glob("[!l]*"))
     held = {str(path.relative_to(bento / "src")) for path in (bento / "src").rglob("*.py")}
-    assert "pipeline/service.py" in held
-    assert not held & {"pipeline/train.py", "pipeline/package.py", "pipeline/tracking.py"}
+    assert "pipeline/serving/service.py" in held
+    assert not held & {
+        "pipeline/stages/train.py",
+        "pipeline/registry/package.py",
+        "pipeline/tracking/store.py",
+    }
     assert (bento / "src" / "bundle" / "model.tflite").is_file()
     locked = (bento / "env" / "python" / "requirements.txt").read_text()
     assert "--hash=sha256:" in locked

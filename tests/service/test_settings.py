@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import settings
 from pipeline.errors import UserError
-from pipeline.settings import Settings
+from pipeline.serving import settings
+from pipeline.serving.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,0 +1,109 @@
+"""Anyone's own recordings: one sub-folder a label."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.data.datasets.reading import clip_paths, metadata, whole_numbers
+from pipeline.errors import UserError
+from pipeline.params import DatasetParams
+
+TABLE = "clips.csv"
+"""Optional, in the folder: ``path`` and any of ``label``, ``fold`` and ``recording``."""
+
+_GIVEN = ["label", "fold", "recording"]
+
+
+def read(root: Path, params: DatasetParams) -> pd.DataFrame:
+    """Read a folder with one sub-folder a label.
+
+    What ``clips.csv`` says of a clip comes first, then what ``dataset.folder.pattern``
+    finds in its path. Without either, the label is the first folder of the path and every
+    file a recording of its own. Folds that nobody names are made: recordings stay whole,
+    labels are spread evenly, and the same files always give the same folds.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    params : DatasetParams
+        Uses ``folder``.
+
+    Returns
+    -------
+    DataFrame
+        As :meth:`pipeline.data.datasets.Dataset.clips`.
+
+    Raises
+    ------
+    UserError
+        When ``clips.csv`` or the pattern is wrong, folds are given for some clips only, or
+        there are not enough recordings to make the folds of.
+    """
+    paths = clip_paths(root)
+    table = pd.DataFrame(index=pd.Index(paths, name="path"), columns=_GIVEN, dtype="str")
+    table["label"] = [path.split("/")[0] if "/" in path else pd.NA for path in paths]
+    if params.folder.pattern is not None:
+        table.update(_matches(paths, params.folder.pattern))
+    if (root / TABLE).is_file():
+        rows = metadata(root / TABLE, ["path"])
+        if rows["path"].duplicated().any():
+            path = rows["path"][rows["path"].duplicated()].iloc[0]
+            raise UserError(f"{TABLE} lists {path} twice.")
+        rows = rows.dropna(subset="path").set_index("path").reindex(columns=_GIVEN).astype("str")
+        table = table.reindex(table.index.union(rows.index))
+        table.update(rows)
+    table = table.reset_index()
+    table["recording"] = table["recording"].fillna(table["path"])
+    table["fold"] = whole_numbers(table["fold"], "The fold of a clip")
+
+    usable = table["label"].notna()
+    given = table.loc[usable, "fold"].notna()
+    if given.any() and not given.all():
+        path = table.loc[usable, "path"][~given].iloc[0]
+        raise UserError(f"{path} has no fold although other clips have: name it for all or none.")
+    if len(table.loc[usable, "label"].unique()) > 1 and not given.any():
+        table.loc[usable, "fold"] = _make_folds(table[usable], params.folder.folds)
+    return table
+
+
+def _matches(paths: list[str], pattern: str) -> pd.DataFrame:
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UserError(
+            f"dataset.folder.pattern is not a regular expression: {error} in {pattern!r}."
+        ) from None
+    groups = expression.groupindex.keys()
+    if not groups or groups - {"recording", "fold"}:
+        raise UserError(
+            "dataset.folder.pattern needs a group named recording or fold, and no other,"
+            " as in '(?P<recording>.+)_[0-9]+'."
+        )
+    found = []
+    for path in paths:
+        match = expression.search(path)
+        # To take it for a recording of its own could put one recording on two sides.
+        if match is None:
+            raise UserError(f"dataset.folder.pattern does not match {path}.")
+        found.append(match.groupdict())
+    return pd.DataFrame(found, index=pd.Index(paths, name="path"), dtype="str")
+
+
+def _make_folds(table: pd.DataFrame, folds: int) -> pd.Series:
+    """Spread whole recordings over folds, each label as evenly as it goes."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    recordings = table.groupby("label")["recording"].nunique()
+    if recordings.min() < folds:
+        label, count = recordings.idxmin(), recordings.min()
+        raise UserError(
+            f"The label {label} has {count} recordings, too few for {folds} folds: add some, or"
+            " lower dataset.folder.folds (3 at least)."
+        )
+    made = pd.Series(0, index=table.index, dtype="Int64")
+    split = StratifiedGroupKFold(folds).split(table, table["label"], table["recording"])
+    for number, (_, rows) in enumerate(split, start=1):
+        made.iloc[rows] = number
+    return made

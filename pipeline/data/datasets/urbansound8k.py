@@ -1,0 +1,43 @@
+"""UrbanSound8K, and what is laid out like it: slices of up to 4 s in ten folds."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.data.datasets.reading import metadata, whole_numbers, with_unlisted
+from pipeline.params import DatasetParams
+
+MARK = "metadata/UrbanSound8K.csv"
+
+
+def read(root: Path, params: DatasetParams) -> pd.DataFrame:  # noqa: ARG001
+    """Read ``metadata/UrbanSound8K.csv``; the clips are ``audio/fold*/*.wav``.
+
+    Parameters
+    ----------
+    root : Path
+        The folder that holds ``audio`` and ``metadata``.
+    params : DatasetParams
+        Not used; every reader has it.
+
+    Returns
+    -------
+    DataFrame
+        As :meth:`pipeline.data.datasets.Dataset.clips`.
+
+    Raises
+    ------
+    UserError
+        When the metadata are missing or damaged.
+    """
+    rows = metadata(root / MARK, ["slice_file_name", "fsID", "salience", "fold", "class"])
+    table = pd.DataFrame(
+        {
+            "path": "audio/fold" + rows["fold"] + "/" + rows["slice_file_name"],
+            "label": rows["class"],
+            "fold": whole_numbers(rows["fold"], f"The column fold of {MARK}"),
+            "recording": rows["fsID"],
+            "salience": whole_numbers(rows["salience"], f"The column salience of {MARK}"),
+        }
+    )
+    return with_unlisted(table, root, "audio")

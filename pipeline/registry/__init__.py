@@ -1,0 +1,1 @@
+"""Who is champion, and from what: versions, gate, history, model card, lineage, bundle."""

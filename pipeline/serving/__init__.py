@@ -1,0 +1,1 @@
+"""How the model answers: the service, its page, its limits, and predictions without a server."""

@@ -1,0 +1,1 @@
+"""All that knows sound: decoding, features, augmentation, networks, fingerprints."""

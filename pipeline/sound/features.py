@@ -1,0 +1,451 @@
+"""Waveform to feature array: the only feature code, for training and for the service.
+
+Extraction needs numpy and scipy alone. What librosa is asked for (filterbank, window, cosine
+transform) it is asked once, by :func:`make_spec`; the answer travels in the :class:`FeatureSpec`.
+Nothing here calls a BLAS, whose threads would fight with ours for the cores and whose sums
+depend on their number: a clip has the same features, to the bit, wherever they are computed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.fft
+import scipy.sparse
+from numpy.lib.stride_tricks import sliding_window_view
+
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipeline.params import FeatureParams
+
+    Floats = NDArray[np.float32]
+
+FLOOR = 1e-10
+"""Power below which decibels are cut; `amin` of ``librosa.power_to_db``."""
+
+DERIVATIVE_FRAMES = 9
+"""Frames that a derivative is estimated from; `width` of ``librosa.feature.delta``."""
+
+FRAMES = 32
+"""Frames that are transformed at a time.
+
+All at once their arrays would be so large that the allocator takes fresh pages from the system
+for every clip, which costs two threads as much as the transform itself.
+"""
+
+CHUNK = 256
+"""Rows of a feature array that are in memory at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSpec:
+    """All that turns a waveform into features; saved with the model, used by the service.
+
+    Attributes
+    ----------
+    kind : {'logmel', 'mfcc', 'stft'}
+    sample_rate : int
+        Of the waveform, in Hz.
+    seconds : float
+        Length of a window.
+    longer : {'cut', 'split'}
+        What becomes of waveforms longer than a window, see :func:`windows`.
+    standardise : bool
+        Whether :func:`normalise` has something to do.
+    n_fft, hop_length : int
+        Length of a frame and distance between frames, in samples.
+    top_db : float
+        Values further below the window's peak are cut there, in dB.
+    window : array, shape (n_fft,)
+        What frames are multiplied with.
+    n_mels, fmin, fmax
+        Mel bands and where they begin and end, in Hz; None for 'stft'.
+    n_mfcc : int or None
+        Number of cepstral coefficients; 'mfcc' only.
+    derivatives : int
+        Orders of derivatives stacked under the coefficients; 'mfcc' only.
+    filterbank : array, shape (n_mels, 1 + n_fft // 2), or None
+        Power spectrum to mel bands.
+    dct : array, shape (n_mfcc, n_mels), or None
+        Mel bands in dB to cepstral coefficients.
+    slopes : array, shape (derivatives, 9), or None
+        Savitzky-Golay kernels of the derivatives.
+    mean, std : array, shape (bands,), or None
+        Statistics of the training folds, see :func:`statistics`.
+    """
+
+    kind: str
+    sample_rate: int
+    seconds: float
+    longer: str
+    standardise: bool
+    n_fft: int
+    hop_length: int
+    top_db: float
+    window: Floats
+    n_mels: int | None = None
+    fmin: float | None = None
+    fmax: float | None = None
+    n_mfcc: int | None = None
+    derivatives: int = 0
+    filterbank: Floats | None = None
+    dct: Floats | None = None
+    slopes: Floats | None = None
+    mean: Floats | None = None
+    std: Floats | None = None
+
+    @property
+    def samples(self) -> int:
+        """Length of a window in samples."""
+        return round(self.seconds * self.sample_rate)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Bands and frames of a window's features."""
+        bands = self.n_mfcc or self.n_mels or 1 + self.n_fft // 2
+        # an odd n_fft is padded by one sample less than it is long
+        frames = 1 + (self.samples - self.n_fft % 2) // self.hop_length
+        return bands * (1 + self.derivatives), frames
+
+    @cached_property
+    def filters(self) -> scipy.sparse.csr_array:
+        """The filterbank without its zeros, 98 of 100 values."""
+        return scipy.sparse.csr_array(self.filterbank)
+
+    @cached_property
+    def centres(self) -> NDArray[np.float64]:
+        """Frequency of each band of 'logmel' and 'stft' in Hz, the middle of its filter."""
+        bins = np.linspace(0, self.sample_rate / 2, 1 + self.n_fft // 2)
+        if self.filterbank is None:
+            return bins
+        middles: NDArray[np.float64] = (self.filters @ bins) / self.filters.sum(axis=1)
+        return middles
+
+    def with_statistics(self, mean: NDArray[Any], std: NDArray[Any]) -> FeatureSpec:
+        """Complete the spec with the statistics of the training folds.
+
+        Parameters
+        ----------
+        mean, std : array, shape (bands,)
+            As :func:`statistics` gives them.
+
+        Returns
+        -------
+        FeatureSpec
+        """
+        return dataclasses.replace(self, mean=_floats(mean), std=_floats(std))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the settings, without the arrays, for records of a run."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {k: v for k, v in values.items() if k not in ARRAYS and v is not None}
+
+    def save(self, path: Path) -> None:
+        """Write the spec as one ``.npz``; equal specs give equal bytes.
+
+        Parameters
+        ----------
+        path : Path
+            Is overwritten.
+        """
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        held = {name: array for name, array in arrays.items() if array is not None}
+        settings = np.array(json.dumps(self.to_dict(), sort_keys=True))
+        with path.open("wb") as file:  # np.savez would add a suffix to a name without one
+            np.savez(file, allow_pickle=False, settings=settings, **held)
+
+    @classmethod
+    def load(cls, path: Path) -> FeatureSpec:
+        """Read what :meth:`save` wrote.
+
+        Parameters
+        ----------
+        path : Path
+            The ``.npz``.
+
+        Returns
+        -------
+        FeatureSpec
+
+        Raises
+        ------
+        UserError
+            When there is no such file or it holds no feature spec.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as held:
+                arrays = {name: held[name] for name in ARRAYS if name in held}
+                return cls(**json.loads(held["settings"].item()), **arrays)
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing: run the featurize stage.") from None
+        except (AttributeError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+            raise UserError(f"{path} is not a feature spec: run the featurize stage.") from None
+
+
+ARRAYS = ("window", "filterbank", "dct", "slopes", "mean", "std")
+
+
+def make_spec(params: FeatureParams, clip_seconds: float) -> FeatureSpec:
+    """Make a spec from settings; the one place that needs librosa.
+
+    Parameters
+    ----------
+    params : FeatureParams
+        Section ``features`` of ``params.yaml``.
+    clip_seconds : float
+        The dataset's nominal clip length, taken where `params` gives no length.
+
+    Returns
+    -------
+    FeatureSpec
+        Without statistics.
+
+    Raises
+    ------
+    UserError
+        When the settings cannot work together; names the key.
+    """
+    from librosa.filters import get_window
+
+    settings = getattr(params, params.kind)
+    key = f"features.{params.kind}"
+    # the keys of the kind's section are fields of the spec
+    spec = FeatureSpec(
+        kind=params.kind,
+        sample_rate=params.sample_rate,
+        seconds=params.seconds or clip_seconds,
+        longer=params.longer,
+        standardise=params.standardise,
+        window=_floats(get_window("hann", settings.n_fft, fftbins=True)),
+        **settings.model_dump(),
+    )
+    if spec.samples < spec.n_fft:
+        raise UserError(
+            f"{key}.n_fft is {spec.n_fft}: longer than the window of {spec.samples} samples"
+            f" ({spec.seconds:g} s); lower it, or raise features.seconds."
+        )
+    if spec.derivatives and spec.shape[1] < DERIVATIVE_FRAMES:
+        raise UserError(
+            f"{key}.derivatives is {spec.derivatives}: a derivative needs {DERIVATIVE_FRAMES}"
+            f" frames and the window has {spec.shape[1]}; lower {key}.hop_length, or raise"
+            " features.seconds."
+        )
+    if spec.kind == "stft":
+        return spec
+    spec = _with_filterbank(spec, key)
+    if spec.kind == "logmel":
+        return spec
+    # librosa.feature.mfcc is this transform of each frame; of the unit matrix it is its matrix
+    dct = scipy.fft.dct(np.eye(settings.n_mels), type=2, norm="ortho", axis=0)
+    return dataclasses.replace(
+        spec,
+        dct=_floats(dct[: settings.n_mfcc]),
+        slopes=_slopes(settings.derivatives) if settings.derivatives else None,
+    )
+
+
+def extract(waveform: Floats, spec: FeatureSpec) -> Floats:
+    """Turn one window into features, not yet normalised; as librosa does with its defaults.
+
+    Frames are centred, with zeros beyond the ends. 'logmel' and 'stft' are in dB below the
+    window's own peak, so that its gain does not matter (but silence is 0 dB everywhere); 'mfcc'
+    is the cosine transform of mel bands in dB of absolute power, followed by its derivatives.
+
+    Parameters
+    ----------
+    waveform : array, shape (samples,)
+        A window as :func:`windows` gives it; finite, and within a million times full scale as
+        :func:`pipeline.sound.decoding.load` sees to, or float32 would overflow.
+    spec : FeatureSpec
+        What to compute.
+
+    Returns
+    -------
+    array, shape (bands, frames), float32
+        The same bits for the same window, in any thread; finite.
+
+    Raises
+    ------
+    ValueError
+        When the waveform is not one window long.
+    """
+    if waveform.shape != (spec.samples,):
+        raise ValueError(f"a window has {spec.samples} samples, not shape {waveform.shape}")
+    power = _power(waveform, spec)
+    if spec.filterbank is not None:
+        power = spec.filters @ power
+    decibels: Floats = 10 * np.log10(np.maximum(power, np.float32(FLOOR)))
+    peak = decibels.max()
+    np.maximum(decibels, peak - np.float32(spec.top_db), out=decibels)
+    if spec.dct is None:
+        decibels -= peak
+        return decibels
+    # einsum left to itself is a plain loop, not a BLAS
+    cepstrum = np.einsum("cm,mt->ct", spec.dct, decibels)
+    slopes = () if spec.slopes is None else spec.slopes
+    return np.concatenate([cepstrum, *(_derivative(cepstrum, slope) for slope in slopes)])
+
+
+def windows(waveform: Floats, spec: FeatureSpec) -> Floats:
+    """Bring a waveform of any length into windows of the spec's length.
+
+    A shorter one is padded with zeros at its end. A longer one is cut to its first window, or
+    split into consecutive windows; then a last piece shorter than half a window is dropped, a
+    longer one is padded.
+
+    Parameters
+    ----------
+    waveform : array, shape (any,)
+        At the spec's sample rate.
+    spec : FeatureSpec
+        Names the length, and 'cut' or 'split'.
+
+    Returns
+    -------
+    array, shape (windows, samples), float32
+        At least one window.
+    """
+    whole, rest = divmod(waveform.size, spec.samples)
+    count = max(1, whole + (2 * rest >= spec.samples)) if spec.longer == "split" else 1
+    padded = np.zeros(count * spec.samples, np.float32)
+    kept = waveform[: padded.size]
+    padded[: kept.size] = kept
+    return padded.reshape(count, spec.samples)
+
+
+def statistics(
+    features: Floats, rows: NDArray[np.intp] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each band over windows and frames.
+
+    Parameters
+    ----------
+    features : array, shape (windows, bands, frames)
+        May be a memory map larger than memory.
+    rows : array of int, or None
+        The windows to count, those of the training folds; None counts all.
+
+    Returns
+    -------
+    mean, std : array, shape (bands,), float64
+        `std` is 1 for a band that does not vary: it carries nothing, and a tiny divisor would
+        blow up its first deviation.
+
+    Raises
+    ------
+    ValueError
+        When there is nothing to count.
+    """
+    rows = np.arange(len(features)) if rows is None else rows
+    if not rows.size:
+        raise ValueError("no windows to take statistics of")
+    # of deviations from the first window, or a small spread would drown in a large mean
+    start = np.asarray(features[rows[0]], np.float64).mean(axis=1)
+    total = np.zeros_like(start)
+    squares = np.zeros_like(start)
+    for first in range(0, rows.size, CHUNK):
+        chunk = np.subtract(features[rows[first : first + CHUNK]], start[:, None], dtype=np.float64)
+        total += chunk.sum(axis=(0, 2))
+        squares += np.square(chunk).sum(axis=(0, 2))
+    count = rows.size * features.shape[2]
+    shift = total / count
+    std = np.sqrt(np.maximum(squares / count - shift**2, 0))
+    return start + shift, np.where(std < 1e-3, 1, std)
+
+
+def normalise(features: Floats, spec: FeatureSpec) -> Floats:
+    """Bring features to what the network reads; the only place that normalises.
+
+    Parameters
+    ----------
+    features : array, shape (..., bands, frames)
+        As :func:`extract` gives them.
+    spec : FeatureSpec
+        With statistics, if it says that features are standardised.
+
+    Returns
+    -------
+    array, shape (..., bands, frames), float32
+
+    Raises
+    ------
+    ValueError
+        When the spec lacks its statistics.
+    """
+    if not spec.standardise:
+        return np.asarray(features, np.float32)
+    if spec.mean is None or spec.std is None:
+        raise ValueError("the feature spec has no statistics of the training folds")
+    return (features - spec.mean[:, None]) / spec.std[:, None]
+
+
+def _floats(values: Any) -> Floats:
+    return np.asarray(values, np.float32)
+
+
+def _power(waveform: Floats, spec: FeatureSpec) -> Floats:
+    """Power spectrum of a window, shape (1 + n_fft // 2, frames)."""
+    padded = np.pad(waveform, spec.n_fft // 2)
+    frames = sliding_window_view(padded, spec.n_fft)[:: spec.hop_length]
+    power = np.empty((1 + spec.n_fft // 2, len(frames)), np.float32)
+    for first in range(0, len(frames), FRAMES):
+        block = slice(first, first + FRAMES)
+        spectrum = scipy.fft.rfft(frames[block] * spec.window, overwrite_x=True)
+        power[:, block] = (np.square(spectrum.real) + np.square(spectrum.imag)).T
+    return power
+
+
+def _derivative(cepstrum: Floats, slope: Floats) -> Floats:
+    """Derive along the frames, shape (n_mfcc, frames), as ``librosa.feature.delta``.
+
+    It fits a polynomial to 9 frames whose degree is the order of the derivative, so that the
+    derivative is the same all over the fit: the ends repeat the first and last full fit.
+    """
+    fits = np.einsum("ctk,k->ct", sliding_window_view(cepstrum, slope.size, axis=1), slope)
+    return np.pad(fits, ((0, 0), (slope.size // 2, slope.size // 2)), mode="edge")
+
+
+def _slopes(derivatives: int) -> Floats:
+    from scipy.signal import savgol_coeffs
+
+    orders = range(1, derivatives + 1)
+    return _floats([savgol_coeffs(DERIVATIVE_FRAMES, n, deriv=n, use="dot") for n in orders])
+
+
+def _with_filterbank(spec: FeatureSpec, key: str) -> FeatureSpec:
+    import warnings
+
+    from librosa.filters import mel
+
+    half = spec.sample_rate / 2
+    fmin, fmax = spec.fmin or 0.0, spec.fmax or half
+    if fmax > half:
+        raise UserError(
+            f"{key}.fmax is {fmax:g} Hz: must not be above half of features.sample_rate,"
+            f" {half:g} Hz."
+        )
+    if fmin >= fmax:
+        raise UserError(f"{key}.fmin is {fmin:g} Hz: must be below fmax, {fmax:g} Hz.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of empty filters, which are refused below
+        filterbank = mel(
+            sr=spec.sample_rate, n_fft=spec.n_fft, n_mels=spec.n_mels, fmin=fmin, fmax=fmax
+        )
+    empty = int((filterbank.max(axis=1) <= 0).sum())
+    if empty:
+        raise UserError(
+            f"{key}.n_mels is {spec.n_mels}: {empty} of the bands hold no frequency of the"
+            f" spectrum; lower it, or raise {key}.n_fft."
+        )
+    return dataclasses.replace(spec, fmin=fmin, fmax=fmax, filterbank=_floats(filterbank))

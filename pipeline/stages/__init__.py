@@ -1,0 +1,1 @@
+"""What runs, in order: a module for each stage, with `main` alone."""

@@ -1,0 +1,47 @@
+"""What the pipeline made, as a short table on the terminal: the end of ``make run``."""
+
+import json
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline import paths
+
+
+def main() -> str:
+    """Print the table.
+
+    Returns
+    -------
+    str
+        The closing line.
+    """
+    card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
+    figures = json.loads(paths.METRICS.read_text(encoding="utf-8"))
+    version = json.loads(paths.REGISTRATION.read_text(encoding="utf-8"))
+    console = Console()
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_row(
+        "dataset",
+        f"{card['name']}: {card['clips']} clips, {len(card['labels'])} classes,"
+        f" {len(card['folds'])} folds",
+    )
+    table.add_row(
+        "test accuracy",
+        f"[bold]{figures['accuracy']:.1%}[/bold]"
+        f" ({figures['accuracy_low']:.1%} to {figures['accuracy_high']:.1%},"
+        f" {figures['clips']} clips)",
+    )
+    table.add_row(
+        "model",
+        f"{version['name']} version {version['version']},"
+        f" alias {', '.join(version['aliases']) or 'none'}",
+    )
+    table.add_row("see the runs", "make ui")
+    table.add_row("try it", "make serve")
+    table.add_row("another dataset", "dvc exp run -S dataset.name=esc10")
+    table.add_row("your own sounds", "put them into sounds/, then -S dataset.name=folder")
+    console.print()
+    console.print(table)
+    console.print()
+    return "`dvc metrics show` and `dvc plots show` have the details"

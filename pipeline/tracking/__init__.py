@@ -1,0 +1,1 @@
+"""What is on record: the MLflow store, runs, and what a run was made from."""

@@ -1,0 +1,1 @@
+"""How a network is trained: fitting, calibration, hyper-parameter search, cross-validation."""

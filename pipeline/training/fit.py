@@ -1,0 +1,307 @@
+"""One training run: features and parameters in, the best epoch's model and its history out."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from pipeline.backend import keras
+from pipeline.data.split import Split
+from pipeline.errors import UserError
+from pipeline.params import TrainParams
+from pipeline.sound import augment, features, networks
+from pipeline.sound.features import FeatureSpec
+
+BEST = "val_log_loss"
+"""What chooses epoch and trial. Accuracy moves in steps of one clip in a fold; this does not."""
+
+WARM_UP = 0.05
+"""Share of the steps over which a cosine schedule rises to its full learning rate."""
+
+Example = tuple[np.ndarray, np.ndarray]
+"""Features float32, as the network takes them if not said otherwise: (n, bands, frames, 1); and
+one-hot targets (n, classes) float32."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a network is trained on, and what chooses its epoch; the test fold is not in it."""
+
+    train: Example
+    """Features as featurized, (n, bands, frames): augmentation works on decibels."""
+    validation: Example
+    """Empty where nothing validates."""
+    spec: FeatureSpec
+    """With the statistics of the training folds."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network with the weights of its best epoch, of its last one if none validated."""
+
+    model: keras.Model
+    history: pd.DataFrame
+    """A row an epoch: ``epoch`` from 1, and the losses and accuracies of the sides there are.
+    Where networks were averaged, those of the first."""
+    best: pd.Series
+    """The history's row of the epoch whose weights the model has. Where networks were averaged,
+    the figures of the validation side are the average's."""
+
+
+def prepare(
+    array: np.ndarray, index: pd.DataFrame, spec: FeatureSpec, split: Split, labels: list[str]
+) -> Data:
+    """Take statistics of the training folds, encode labels, normalise what validates.
+
+    Parameters
+    ----------
+    array : (rows, bands, frames) float32
+        As featurized, not normalised.
+    index : DataFrame
+        Row i describes ``array[i]``; column ``label``.
+    spec : FeatureSpec
+    split : Split
+    labels : list of str
+        In the order of the network's outputs.
+
+    Returns
+    -------
+    Data
+    """
+    if spec.standardise:
+        spec = spec.with_statistics(*features.statistics(array, split.train))
+    codes = index["label"].map({label: i for i, label in enumerate(labels)}).to_numpy()
+    targets = np.eye(len(labels), dtype=np.float32)[codes]
+
+    validation = network_input(array[split.validation], spec), targets[split.validation]
+    return Data((array[split.train], targets[split.train]), validation, spec)
+
+
+def network_input(array: np.ndarray, spec: FeatureSpec) -> np.ndarray:
+    """Features as the networks take them.
+
+    Parameters
+    ----------
+    array : (n, bands, frames) float32
+        As :func:`pipeline.sound.features.extract` makes them.
+    spec : FeatureSpec
+        With statistics, where it standardises.
+
+    Returns
+    -------
+    (n, bands, frames, 1) float32
+    """
+    return features.normalise(array, spec)[..., np.newaxis]
+
+
+def fit(
+    data: Data,
+    params: TrainParams,
+    name: str,
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+) -> Fitted:
+    """Train a network, or several and average them.
+
+    The same arguments on the same machine give the same weights.
+
+    Parameters
+    ----------
+    data : Data
+    params : TrainParams
+    name : str
+        Stands at the progress bar.
+    on_epoch : callable, optional
+        Called with the epoch (from 1) of the first network and its metrics; what it raises ends
+        the training.
+
+    Returns
+    -------
+    Fitted
+        The weights are those of the epoch with the least validation log loss, or of the last one
+        where nothing validates.
+
+    Raises
+    ------
+    UserError
+        When the features are too small for the network, or the loss stops being a number.
+    """
+    if params.ensemble == 1:
+        return _fit_one(data, params, name, on_epoch)
+    members = [
+        _fit_one(
+            data,
+            params.model_copy(update={"seed": seed}),
+            f"{name}, {number} of {params.ensemble}",
+            on_epoch if number == 1 else None,
+        )
+        for number, seed in enumerate(seeds(params.seed, params.ensemble), start=1)
+    ]
+    network = networks.average([member.model for member in members])
+    best = members[0].best
+    inputs, targets = data.validation
+    if len(inputs):
+        # Not by compiling it: an optimiser that never ran would be saved with it.
+        answers = network.predict(inputs, verbose=0)
+        log_loss = float(keras.metrics.CategoricalCrossentropy()(targets, answers))
+        accuracy = float(keras.metrics.CategoricalAccuracy()(targets, answers))
+        best = pd.Series({**best, BEST: log_loss, "val_accuracy": accuracy})
+    return Fitted(network, members[0].history, best)
+
+
+def seeds(seed: int, ensemble: int) -> list[int]:
+    """Give each network of an ensemble a seed that no other ensemble of this size has.
+
+    Examples
+    --------
+    >>> seeds(3, ensemble=2)
+    [6, 7]
+    """
+    return [(seed * ensemble + k) % 2**32 for k in range(ensemble)]
+
+
+def _fit_one(
+    data: Data,
+    params: TrainParams,
+    name: str,
+    on_epoch: Callable[[int, dict[str, float]], None] | None,
+) -> Fitted:
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(params.seed)
+    _deterministic()
+    inputs, targets = data.train
+    network = networks.build(params, inputs.shape[1:], targets.shape[1])
+    batches = Batches(data, params)
+    steps = params.epochs * len(batches)
+    network.compile(
+        optimizer=keras.optimizers.AdamW(
+            _learning_rate(params, steps), weight_decay=params.weight_decay
+        ),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=params.label_smoothing),
+        metrics=["accuracy", keras.metrics.CategoricalCrossentropy(name="log_loss")],
+    )
+    # Where no variable is left for the first step to create, it is traced once instead of twice:
+    # some two seconds a training, with the same weights in the end.
+    network.optimizer.build(network.trainable_variables)
+    network.compute_metrics(None, targets[:1], targets[:1])
+    network.reset_metrics()
+    progress = _Progress(name, params.epochs, on_epoch)
+    callbacks: list[keras.callbacks.Callback] = [progress, keras.callbacks.TerminateOnNaN()]
+    validates = len(data.validation[0]) > 0
+    if validates:
+        callbacks.append(
+            keras.callbacks.EarlyStopping(
+                monitor=BEST,
+                mode="min",
+                patience=params.patience or params.epochs,
+                restore_best_weights=True,
+            )
+        )
+    try:
+        network.fit(
+            batches,
+            validation_data=data.validation if validates else None,
+            epochs=params.epochs,
+            shuffle=False,  # the batches are
+            callbacks=callbacks,
+            verbose=0,
+        )
+    finally:
+        progress.bar.close()
+    history = pd.DataFrame(progress.rows)
+    losses = history[BEST if validates else "log_loss"].to_numpy()
+    if not np.isfinite(losses).all():
+        raise UserError(
+            f"the loss of epoch {int((~np.isfinite(losses)).argmax()) + 1} is not a number: lower"
+            " train.learning_rate."
+        )
+    best = int(losses.argmin()) if validates else -1
+    return Fitted(network, history, history.iloc[best])
+
+
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no types
+    """The training clips of an epoch in a new order, each augmented anew.
+
+    Every batch has a random generator of its own, so that it does not matter which thread makes
+    it, or when.
+
+    Parameters
+    ----------
+    data : Data
+    params : TrainParams
+        Of which ``seed``, ``batch_size`` and ``augment`` are read.
+    """
+
+    def __init__(self, data: Data, params: TrainParams) -> None:
+        super().__init__()
+        self._clips, self._targets = data.train
+        self._spec = data.spec
+        self._params = params
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._clips) / self._params.batch_size)
+
+    def __getitem__(self, batch: int) -> Example:
+        """Make one batch, features (n, bands, frames, 1) and targets (n, classes)."""
+        size = self._params.batch_size
+        order = np.random.default_rng((self._params.seed, self._epoch)).permutation(
+            len(self._clips)
+        )
+        rows = order[batch * size : (batch + 1) * size]
+        clips, targets = self._clips[rows], self._targets[rows]
+        if self._params.augment:
+            rng = np.random.default_rng((self._params.seed, self._epoch, batch))
+            clips, targets = augment.examples(
+                self._clips, self._targets, rows, self._spec, self._params.augment, rng
+            )
+        return network_input(clips, self._spec), targets
+
+    def on_epoch_end(self) -> None:
+        """Go on to the next epoch's order."""
+        self._epoch += 1
+
+
+class _Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
+    """Keeps the history, shows a bar, and tells the caller of every epoch."""
+
+    def __init__(
+        self, name: str, epochs: int, on_epoch: Callable[[int, dict[str, float]], None] | None
+    ) -> None:
+        super().__init__()
+        self.bar = tqdm(total=epochs, desc=name, unit="epoch", leave=False, disable=None)
+        self.rows: list[dict[str, float]] = []
+        self._on_epoch = on_epoch
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        metrics = {key: float(value) for key, value in (logs or {}).items()}
+        self.rows.append({"epoch": epoch + 1, **metrics})
+        side = "validation" if "val_accuracy" in metrics else "training"
+        accuracy = metrics.get("val_accuracy", metrics["accuracy"])
+        self.bar.set_postfix_str(f"{side} accuracy {accuracy:.3f}")
+        self.bar.update()
+        if self._on_epoch:
+            self._on_epoch(epoch + 1, metrics)
+
+
+def _learning_rate(
+    params: TrainParams, steps: int
+) -> float | keras.optimizers.schedules.CosineDecay:
+    if params.schedule == "constant":
+        return params.learning_rate
+    warm_up = max(1, round(WARM_UP * steps))
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=params.learning_rate / warm_up,
+        decay_steps=max(1, steps - warm_up),
+        warmup_target=params.learning_rate,
+        warmup_steps=warm_up,
+    )
+
+
+def _deterministic() -> None:
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()

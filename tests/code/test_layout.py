@@ -1,0 +1,70 @@
+"""Who may import whom: a suite imports from those below it and never from one above."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PIPELINE = Path(__file__).parents[2] / "pipeline"
+FLOORS = (
+    {"stages"},
+    {"evaluation"},
+    {"registry"},
+    {"training"},
+    {"data", "tracking", "serving"},
+    {"sound"},
+)
+"""The suites, from the top down; below them stands the ground floor, the modules beside them."""
+
+GROUND = len(FLOORS)
+FRONT_DOOR = PIPELINE / "__main__.py"
+MODULES = sorted(set(PIPELINE.rglob("*.py")) - {FRONT_DOOR})
+
+
+def floor(suite: str) -> int:
+    return next((number for number, suites in enumerate(FLOORS) if suite in suites), GROUND)
+
+
+def suite_of(module: str) -> str:
+    """The suite that a dotted name stands in; the name itself for a module of the ground floor."""
+    return module.removeprefix("pipeline").strip(".").split(".")[0]
+
+
+def imported(file: Path) -> set[str]:
+    """Dotted names of the pipeline that a file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pipeline":
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {a.name for a in node.names if a.name.split(".")[0] == "pipeline"}
+    return found
+
+
+def test_every_suite_has_its_floor() -> None:
+    suites = {path.parent.name for path in PIPELINE.glob("*/__init__.py")}
+    assert suites == set().union(*FLOORS)
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PIPELINE)))
+def test_a_module_imports_only_its_own_suite_and_those_below(file: Path) -> None:
+    relative = file.relative_to(PIPELINE)
+    own = relative.parts[0] if len(relative.parts) > 1 else relative.stem
+    for name in imported(file):
+        other = suite_of(name)
+        assert other == own or floor(other) > floor(own) or floor(own) == floor(other) == GROUND, (
+            f"{relative} imports {name}"
+        )
+
+
+def test_nothing_imports_a_stage_not_even_another_stage() -> None:
+    importing = [str(file) for file in MODULES for name in imported(file) if "stages" in name]
+    assert importing == []
+
+
+def test_a_stage_is_its_main_and_helpers_of_its_own() -> None:
+    for file in (PIPELINE / "stages").glob("[!_]*.py"):
+        functions = [
+            n.name for n in ast.parse(file.read_text()).body if isinstance(n, ast.FunctionDef)
+        ]
+        assert functions[0] == "main", file.name
