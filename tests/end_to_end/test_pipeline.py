@@ -330,7 +330,7 @@ def test_a_users_mistake_ends_the_stage_with_one_sentence(
     used: Repository, stage: str, change: dict[str, Any], said: str
 ) -> None:
     used.set_dotted(change)
-    done = used.run(f"python -m pipeline.{stage}")
+    done = used.run(f"python -m pipeline {stage}")
     assert done.returncode == 1
     assert "Traceback" not in done.stdout
     (line,) = done.stdout.strip().splitlines()

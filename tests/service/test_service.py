@@ -126,7 +126,7 @@ def test_tools_that_run_beside_the_service_need_nothing_of_training(
     clip.write_bytes(wav(sound("tone", 1)))
     log.write_text('{"label": "tone", "confidence": 0.9}\n')
     given = {"predict": clip, "drift": log}[command]
-    run = "from pipeline.__main__ import main; main()"
+    run = f"import sys; from pipeline.__main__ import main; main([{command!r}, *sys.argv[1:]])"
     done = subprocess.run(
         [sys.executable, "-c", f"{refuse}\n{run}", "--bundle", str(bundle), str(given)],
         env=environment(tmp_path),
