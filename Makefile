@@ -80,7 +80,7 @@ image: $(BIN)/.installed ## build the image of the bundle with Docker or Podman
 	python -m deploy.image $(if $(value BASE),--base "$$BASE") $(if $(value PIP_CONFIG),--pip-config "$$PIP_CONFIG")
 
 eb-bundle: $(BIN)/.installed ## write the Elastic Beanstalk bundle of the image and its smoke test
-	python -m deploy.bundle $(if $(value REGISTRY),--registry "$$REGISTRY")
+	python -m deploy.source_bundle $(if $(value REGISTRY),--registry "$$REGISTRY")
 
 deploy-local: PORT ?= 8080
 deploy-local: eb-bundle ## run that bundle here, behind its nginx, on http://127.0.0.1:8080

@@ -19,7 +19,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from bench.quality import markdown
-from pipeline import params, paths
+from pipeline import params, paths, tables
 
 WAYS = {
     "no pruning, one process": {"prune": False, "workers": 1},
@@ -54,7 +54,7 @@ def main() -> None:
                 [sys.executable, "-m", "pipeline", "tune"], cwd=place, env=environment, check=True
             )
             seconds = time.monotonic() - started
-            trials = pd.read_csv(place / paths.TRIALS)
+            trials = tables.read(place / paths.TRIALS)
             best = json.loads((place / paths.BEST_PARAMS).read_text(encoding="utf-8"))
         rows.append(
             {

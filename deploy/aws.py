@@ -21,7 +21,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
-from deploy import engine, image, settings
+from deploy import config, engine, image
 from pipeline import stage
 from pipeline.errors import UserError
 
@@ -60,7 +60,7 @@ def scan() -> str:
     UserError
         When it found something of a severity that ``scan.refuse`` names, or did not end.
     """
-    refuse = settings.load().scan.refuse
+    refuse = config.load().scan.refuse
     repository, tag = image.read_name().split(":")
     ecr = client("ecr")
     which = {"repositoryName": repository, "imageId": {"imageTag": tag}}
@@ -84,14 +84,14 @@ def scan() -> str:
     if any(counts.get(severity) for severity in refuse):
         raise UserError(
             f"{repository}:{tag} has findings: {said}; update requirements-service.lock or the base"
-            " image, or change scan.refuse in deploy/settings.yaml."
+            " image, or change scan.refuse in deploy/config.yaml."
         )
     return f"{repository}:{tag}: {said or 'nothing'} found"
 
 
 def environment_name(which: str) -> str:
     """Name the environment of a stage, ``staging`` or ``production``."""
-    return f"{settings.load().name}-{which}"
+    return f"{config.load().name}-{which}"
 
 
 def wait(which: str) -> str:
@@ -106,8 +106,8 @@ def wait(which: str) -> str:
     label = now.get("VersionLabel", "")
     wanted = os.environ.get("VERSION_LABEL") or image.read_name().split(":")[1]
     same = label == wanted and now.get("Health") in ("Green", "Yellow")
-    settings.output(
-        application=settings.load().name,
+    config.output(
+        application=config.load().name,
         environment=name,
         previous=label,
         deployed=str(same).lower(),
@@ -141,7 +141,7 @@ def rollback(which: str, label: str) -> str:
 
 def up(repository: str, mail: str) -> str:
     """Create or update everything that is needed in AWS, and print what GitHub has to know."""
-    chosen = settings.load()
+    chosen = config.load()
     cloudformation = client("cloudformation")
     parameters = {
         "Name": chosen.name,
@@ -197,7 +197,7 @@ def down(confirmed: str) -> str:
     UserError
         When it was not confirmed, or something could not be deleted.
     """
-    name = settings.load().name
+    name = config.load().name
     if confirmed != name:
         raise UserError(f"this deletes all that {name} has in AWS: `make aws-down CONFIRM={name}`.")
     if _stack(name) is None:

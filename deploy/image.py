@@ -11,15 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from deploy import engine, sbom, settings
+from deploy import config, engine, sbom
 from pipeline import paths, stage
 from pipeline.errors import UserError
 from pipeline.serving import bundle
 
-NAME = settings.BUILD / "image.txt"
+NAME = config.BUILD / "image.txt"
 """Holds the image's name with its tag."""
 
-SBOM = settings.BUILD / "sbom.cdx.json"
+SBOM = config.BUILD / "sbom.cdx.json"
 
 
 def main(base: str | None = None, pip_config: Path | None = None, *, cache: bool = True) -> str:
@@ -44,14 +44,14 @@ def main(base: str | None = None, pip_config: Path | None = None, *, cache: bool
     UserError
         When there is no bundle, no engine, or the build fails.
     """
-    name = settings.load().name
+    name = config.load().name
     card = read_card()
     label = version_label(card, commit())
     image = f"{name}:{label}"
     program = engine.find()
-    home = settings.BUILD / "bentoml"
+    home = config.BUILD / "bentoml"
     shutil.rmtree(home, ignore_errors=True)
-    temporary = settings.BUILD / "tmp"
+    temporary = config.BUILD / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)  # Podman keeps the packages it fetched there
     environment = {
         **os.environ,

@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploy import bundle, engine
+from deploy import engine, source_bundle
 from pipeline.errors import UserError
 
 # What the Docker platform's nginx is set up with, as far as it matters here: where it includes the
@@ -138,7 +138,7 @@ def _free_port() -> int:
 def main(port: int) -> None:
     """Run the bundle until it is interrupted."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with contextlib.suppress(KeyboardInterrupt), deployed(bundle.FILE, port) as address:
+    with contextlib.suppress(KeyboardInterrupt), deployed(source_bundle.FILE, port) as address:
         print(f"the bundle is deployed on {address}; Ctrl-C ends it", flush=True)
         signal.pause()
 

@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import soundfile
 
-from deploy import settings
+from deploy import config
 from pipeline import paths, stage
 from pipeline.errors import UserError
 from pipeline.serving.bundle import EXAMPLES
@@ -23,7 +23,7 @@ from pipeline.serving.classifier import Classifier
 from pipeline.serving.settings import Settings as Limits
 from pipeline.sound import decoding
 
-FOLDER = settings.BUILD / "smoke"
+FOLDER = config.BUILD / "smoke"
 EXPECTED = "expected.json"
 
 TOLERANCE = 1e-3

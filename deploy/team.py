@@ -18,10 +18,10 @@ from pathlib import Path
 
 import fsspec
 
-from deploy import settings
+from deploy import config
 from pipeline import params, stage
 from pipeline.errors import UserError
-from pipeline.registry import history
+from pipeline.registry import champions
 from pipeline.tracking import store
 
 STORE = (Path("mlflow.db"), Path("mlruns"))
@@ -38,14 +38,14 @@ def pull() -> str:
         return f"{remote} is at hand, MLflow is a server's"
     system, path = fsspec.core.url_to_fs(f"{remote}/mlflow.tar.gz")
     if not system.exists(path):
-        settings.output(champion="")
+        config.output(champion="")
         return f"{remote} is at hand, without a store of MLflow yet"
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "mlflow.tar.gz"
         system.get_file(path, str(local))
         with tarfile.open(local) as archive:
             archive.extractall(".", filter="data")
-    settings.output(champion=_champion())
+    config.output(champion=_champion())
     return f"{remote} is at hand, with the store of MLflow"
 
 
@@ -66,12 +66,12 @@ def push() -> str:
                     archive.add(part)
         system.makedirs(system._parent(path), exist_ok=True)
         system.put_file(str(local), path)
-    settings.output(champion=_champion())
+    config.output(champion=_champion())
     return f"outputs and the store of MLflow -> {remote}"
 
 
 def _champion() -> str:
-    version = history.champion(store.connect(), params.load().register_.name)
+    version = champions.champion(store.connect(), params.load().register_.name)
     return str(version.version) if version else ""
 
 

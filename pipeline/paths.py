@@ -62,11 +62,11 @@ CROSSVAL_CONFUSION = Path("reports/crossval_confusion.png")
 CROSSVAL_UNITS = Path("crossval/units")
 """Finished trainings of a cross-validation; not a stage output, so DVC never deletes it."""
 
-OVERLAY = Path("labels.csv")
+CORRECTIONS = Path("labels.csv")
 """Corrections of labels by hand: see :mod:`pipeline.data.corrections`."""
 
-DOUBTFUL = Path("reports/doubtful.csv")
-DOUBTFUL_PAGE = Path("reports/doubtful.html")
+LABEL_ERRORS = Path("reports/label_errors.csv")
+LABEL_ERRORS_PAGE = Path("reports/label_errors.html")
 """Of ``python -m pipeline label-errors``."""
 
 LEAKS = Path("reports/leaks.csv")
@@ -81,9 +81,9 @@ OUTPUTS = {value for value in list(vars().values()) if isinstance(value, Path)} 
     CROSSVAL_UNITS,
     BUNDLE,
     REPORT,
-    OVERLAY,
-    DOUBTFUL,
-    DOUBTFUL_PAGE,
+    CORRECTIONS,
+    LABEL_ERRORS,
+    LABEL_ERRORS_PAGE,
     LEAKS,
     PROTOCOLS,
 }

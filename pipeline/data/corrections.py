@@ -21,7 +21,7 @@ from pipeline.params import DatasetName
 COLUMNS = ["dataset", "path", "label", "reason"]
 
 
-def read(dataset: DatasetName, file: Path = paths.OVERLAY) -> pd.DataFrame:
+def read(dataset: DatasetName, file: Path = paths.CORRECTIONS) -> pd.DataFrame:
     """Read the corrections of a dataset.
 
     Parameters
@@ -91,8 +91,8 @@ def apply(clips: pd.DataFrame, corrections: pd.DataFrame) -> pd.DataFrame:
     unknown = corrections["path"][~corrections["path"].isin(clips["path"])]
     if len(unknown):
         raise UserError(
-            f"{paths.OVERLAY} corrects {unknown.iloc[0]}, which is not in the dataset: put the path"
-            " right as it stands in data/clips.csv, or delete the line."
+            f"{paths.CORRECTIONS} corrects {unknown.iloc[0]}, which is not in the dataset: write"
+            " the path as data/clips.csv has it, or delete the line."
         )
     label = corrections.set_index("path")["label"]
     dropped = clips["path"].isin(label.index[label.isna()])

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline import paths
+from pipeline import paths, tables
 from pipeline.errors import UserError
 from pipeline.sound import decoding
 from pipeline.sound.features import FeatureSpec, extract, windows
 
-COLUMNS = {"path": str, "label": str, "fold": int, "recording": str}
+COLUMNS = ("path", "label", "fold", "recording")
 """Of the clips table, what the index says again for each window."""
 
 NAMES = {"logmel": "log-mel", "mfcc": "MFCC", "stft": "STFT"}
@@ -84,7 +84,7 @@ def read() -> Features:
     UserError
         When it is missing or its parts are not of one run.
     """
-    index = read_table(paths.FEATURE_INDEX, {**COLUMNS, "window": int}, "featurize")
+    index = tables.read(paths.FEATURE_INDEX, (*COLUMNS, "window"))
     spec = FeatureSpec.load(paths.FEATURE_SPEC)
     try:
         array = np.load(paths.FEATURES, mmap_mode="r")
@@ -106,15 +106,6 @@ def _extract_file(file: Path, spec: FeatureSpec) -> NDArray[np.float32]:
             f"{file} cannot be used any more, run the download stage again: {error}"
         ) from None
     return np.stack([extract(window, spec) for window in windows(waveform, spec)])
-
-
-def read_table(path: Path, columns: dict[str, type], written_by: str) -> pd.DataFrame:
-    """Read columns of one of our tables, each with its type."""
-    try:
-        # a label may well be 'NA' or 'null'
-        return pd.read_csv(path, usecols=list(columns), dtype=columns, keep_default_na=False)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run the {written_by} stage.") from None
 
 
 def write_header(file: IO[bytes], rows: int, spec: FeatureSpec) -> None:

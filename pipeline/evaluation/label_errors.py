@@ -13,7 +13,7 @@ import json
 
 import pandas as pd
 
-from pipeline import drawing, paths
+from pipeline import drawing, paths, tables
 from pipeline.data import corrections
 from pipeline.errors import UserError
 from pipeline.evaluation import report
@@ -41,8 +41,8 @@ def main() -> str:
             f"{paths.CROSSVAL_PREDICTIONS} is missing: run `dvc repro crossval/dvc.yaml` first."
         )
     card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
-    clips = report.read_table(paths.CLIPS)
-    predictions = report.read_table(paths.CROSSVAL_PREDICTIONS)
+    clips = tables.read(paths.CLIPS)
+    predictions = tables.read(paths.CROSSVAL_PREDICTIONS)
     now = set(zip(clips["path"], clips["label"], strict=True))
     if now != set(zip(predictions["path"], predictions["label"], strict=True)):
         raise UserError(
@@ -50,17 +50,17 @@ def main() -> str:
             " `dvc repro crossval/dvc.yaml` again."
         )
     found = find(predictions, card["labels"])
-    found.to_csv(paths.DOUBTFUL, index=False, float_format="%.6f")
+    found.to_csv(paths.LABEL_ERRORS, index=False, float_format="%.6f")
     played = players(found, card["name"], card["labels"])
     # How much their contradiction is worth: networks that are mostly wrong doubt at random.
     right = float((predictions["label"] == predictions["predicted"]).mean())
     facts = {"card": card, "clips": played, "doubtful": len(found), "right": right}
-    page = report.render(facts, "doubtful.html")
-    paths.DOUBTFUL_PAGE.write_text(page, encoding="utf-8")
+    page = report.render(facts, "label_errors.html")
+    paths.LABEL_ERRORS_PAGE.write_text(page, encoding="utf-8")
     return (
         f"{len(found)} of {len(clips)} labels are doubtful to networks that agree with {right:.0%}"
-        f" of all -> {paths.DOUBTFUL}; listen on {paths.DOUBTFUL_PAGE} and correct them in"
-        f" {paths.OVERLAY}"
+        f" of all -> {paths.LABEL_ERRORS}; listen on {paths.LABEL_ERRORS_PAGE} and correct them in"
+        f" {paths.CORRECTIONS}"
     )
 
 

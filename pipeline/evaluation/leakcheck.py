@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from pipeline import params, paths
+from pipeline import params, paths, tables
 from pipeline.data.feature_store import read as read_features
 from pipeline.errors import UserError
 from pipeline.evaluation import metrics
@@ -55,7 +55,7 @@ def main(*, training: bool = True) -> str:
     """
     settings = params.load()
     # a recording named 007 and a label named None are what they are
-    clips = pd.read_csv(paths.CLIPS, keep_default_na=False, dtype={"recording": str})
+    clips = tables.read(paths.CLIPS)
     pairs = check(clips, paths.AUDIO)
     paths.LEAKS.parent.mkdir(parents=True, exist_ok=True)
     pairs.to_csv(paths.LEAKS, index=False, float_format="%.4f")
@@ -74,7 +74,7 @@ def main(*, training: bool = True) -> str:
     if pairs["leak"].any():
         raise UserError(
             f"{said}. What stands in two folds is known from the training when it is tested: put it"
-            f" into one fold, or drop one of the clips in {paths.OVERLAY}."
+            f" into one fold, or drop one of the clips in {paths.CORRECTIONS}."
         )
     return said
 

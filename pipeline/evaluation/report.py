@@ -17,7 +17,7 @@ import pandas as pd
 import soundfile
 from sklearn.metrics import confusion_matrix
 
-from pipeline import drawing, paths
+from pipeline import drawing, paths, tables
 from pipeline.evaluation import plots, published
 from pipeline.serving.classifier import envelope
 from pipeline.sound import decoding
@@ -47,8 +47,8 @@ def main() -> str:
     record = runs.read()
     client = store.connect()
     run_id = runs.ensure(client, record)
-    clips = read_table(paths.CLIPS)
-    predictions = read_table(paths.PREDICTIONS)
+    clips = tables.read(paths.CLIPS)
+    predictions = tables.read(paths.PREDICTIONS)
     page = render(
         {
             "card": card,
@@ -66,15 +66,6 @@ def main() -> str:
     paths.REPORT.write_text(page, encoding="utf-8")
     client.log_artifact(run_id, str(paths.REPORT))
     return f"{paths.REPORT}, {len(page.encode()) / 1e6:.1f} MB, and an artifact of the MLflow run"
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table of clips; a recording named 007 and a label named None are what they are."""
-    names = ("path", "label", "recording", "predicted")
-    table = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(names, str))
-    if "salience" in table:  # the one column that may be empty
-        table["salience"] = pd.to_numeric(table["salience"])
-    return table
 
 
 def render(facts: dict[str, Any], template: str = "report.html") -> str:
@@ -196,7 +187,7 @@ def comparison(card: dict[str, Any], clips: pd.DataFrame) -> Comparison | None:
         return None
     figures, ours = json.loads(paths.METRICS.read_text(encoding="utf-8")), "one test fold"
     if paths.CROSSVAL.exists():
-        scored = read_table(paths.CROSSVAL_PREDICTIONS)
+        scored = tables.read(paths.CROSSVAL_PREDICTIONS)
         if set(scored["path"]) == set(clips["path"]):
             figures = json.loads(paths.CROSSVAL.read_text(encoding="utf-8"))
             ours = f"all {len(card['folds'])} folds"
@@ -227,18 +218,18 @@ def pictures(predictions: pd.DataFrame, labels: list[str], test_fold: str) -> di
     matrix = confusion_matrix(predictions["label"], predictions["predicted"], labels=labels)
     drawn = {
         "Learning curves: what chose the epoch is the validation fold": plots.learning_curves(
-            pd.read_csv(paths.HISTORY), fit.BEST
+            tables.read(paths.HISTORY), fit.BEST
         ),
         "What was taken for what": plots.confusion(matrix, labels, f"Test fold {test_fold}"),
         "How sure, and how often right": plots.reliability(
-            pd.read_csv(paths.RELIABILITY), f"Test fold {test_fold}"
+            tables.read(paths.RELIABILITY), f"Test fold {test_fold}"
         ),
-        "Precision and recall by class": plots.per_class(read_table(paths.PER_CLASS)),
+        "Precision and recall by class": plots.per_class(tables.read(paths.PER_CLASS)),
         "How often right, if only the surest answers are given": plots.abstention(
-            pd.read_csv(paths.ABSTENTION), f"Test fold {test_fold}"
+            tables.read(paths.ABSTENTION), f"Test fold {test_fold}"
         ),
     }
-    searched = plots.search_pictures(pd.read_csv(paths.TRIALS))
+    searched = plots.search_pictures(tables.read(paths.TRIALS))
     drawn["The search for parameters"] = searched["search"]
     if "pareto" in searched:
         drawn["What smaller networks cost in the search"] = searched["pareto"]

@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from pipeline import params, paths
+from pipeline import params, paths, tables
 from pipeline.errors import UserError
-from pipeline.registry import history, promote, versions
+from pipeline.registry import champions, promote, versions
 from pipeline.tracking import provenance, runs, store
 
 IMAGE = "image"
@@ -91,7 +90,7 @@ def main(wanted: str, as_json: bool = False, image: str | None = None) -> str:
     client = store.connect()
     ends = find(client, name, wanted)
     if image:
-        note_image(client, ends, image)
+        tag_image(client, ends, image)
     chains = [follow(client, name, end) for end in ends]
     if as_json:
         print(json.dumps([asdict(chain) for chain in chains], indent=2, ensure_ascii=False))
@@ -132,7 +131,7 @@ def find(client: MlflowClient, name: str, wanted: str) -> list[End]:
             return [End(run_id=wanted, version=made_by(client, wanted))]
     else:
         with contextlib.suppress(UserError):
-            version = history.find(client, name, wanted)
+            version = champions.find(client, name, wanted)
             return [End(version.run_id, version)]
     commit = provenance.git("rev-parse", "--verify", "--quiet", f"{wanted}^{{commit}}")
     if commit:
@@ -237,7 +236,7 @@ def bentos_of(run_id: str) -> list[str]:
     return sorted(found)
 
 
-def note_image(client: MlflowClient, ends: list[End], image: str) -> None:
+def tag_image(client: MlflowClient, ends: list[End], image: str) -> None:
     """Note on a version which image serves it.
 
     Raises
@@ -374,7 +373,7 @@ def put_version(chain: Chain, client: MlflowClient, name: str, end: End) -> None
             f"{served if end.card else 'the run '}is not in the registry at {store.address()}"
         )
     else:
-        told = (versions.DECISION, promote.PROMOTED, promote.REPLACED, runs.FINGERPRINT)
+        told = (versions.DECISION, promote.PROMOTED, promote.REPLACED, runs.MODEL_HASH)
         chain.put(
             "version",
             {
@@ -385,7 +384,7 @@ def put_version(chain: Chain, client: MlflowClient, name: str, end: End) -> None
                 **{key: version.tags[key] for key in told if key in version.tags},
             },
         )
-    moves = history.read(client, version.name if version else name)
+    moves = champions.read(client, version.name if version else name)
     concern = [
         asdict(m) for m in moves if version and str(version.version) in (m.version, m.before)
     ]
@@ -439,7 +438,7 @@ def rejections(client: MlflowClient, run: Run | None) -> dict[str, str] | None:
         return None
     with absent(), tempfile.TemporaryDirectory() as folder:
         file = client.download_artifacts(run.info.run_id, paths.REJECTED.name, dst_path=folder)
-        table = pd.read_csv(file, keep_default_na=False)
+        table = tables.read(Path(file))
         return dict(zip(table["path"], table["reason"], strict=True))
     return None
 
@@ -477,7 +476,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "end",
         nargs="?",
-        default=history.CHAMPION,
+        default=champions.CHAMPION,
         help="version, alias, run id, git revision, bento's tag or service's address",
     )
     parser.add_argument("--json", action="store_true", help="for programs")

@@ -24,9 +24,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from pipeline import params, paths
+from pipeline import params, paths, tables
 from pipeline.errors import UserError
-from pipeline.registry import history
+from pipeline.registry import champions
 from pipeline.serving import bundle, classifier, monitoring
 from pipeline.serving.classifier import Classifier
 from pipeline.sound.examples import load as load_examples
@@ -51,7 +51,7 @@ class Material:
     index: pd.DataFrame
 
 
-def main(wanted: str = history.CHAMPION) -> str:
+def main(wanted: str = champions.CHAMPION) -> str:
     """Make the bundle of a version.
 
     Parameters
@@ -71,7 +71,7 @@ def main(wanted: str = history.CHAMPION) -> str:
     """
     name = params.load().register_.name
     client = store.connect()
-    version = history.find(client, name, wanted)
+    version = champions.find(client, name, wanted)
     with tempfile.TemporaryDirectory() as temporary:
         # where in it the model is depends on how it was registered
         fetched = Path(fetch(f"models:/{name}/{version.version}", Path(temporary)))
@@ -165,8 +165,7 @@ def find_material(version: ModelVersion) -> Material | None:
         return None
     if found != wanted:
         return None
-    # a recording named 007 and a label named None are what they are
-    index = pd.read_csv(paths.FEATURE_INDEX, keep_default_na=False, dtype={"recording": str})
+    index = tables.read(paths.FEATURE_INDEX)
     return Material(np.load(paths.FEATURES, mmap_mode="r"), index)
 
 
@@ -335,7 +334,7 @@ def _predictions(version: ModelVersion, folder: Path) -> pd.DataFrame | None:
         file = fetch(f"runs:/{version.run_id}/{paths.PREDICTIONS.name}", folder)
     except UserError:
         return None  # the version was made without our evaluation
-    return pd.read_csv(file, keep_default_na=False)
+    return tables.read(Path(file))
 
 
 def _examples(version: ModelVersion, folder: Path, spec: FeatureSpec) -> "dict[str, Floats]":
@@ -352,7 +351,7 @@ def _examples(version: ModelVersion, folder: Path, spec: FeatureSpec) -> "dict[s
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m pipeline package``."""
     parser.add_argument(
-        "version", nargs="?", default=history.CHAMPION, help="a version's number or alias"
+        "version", nargs="?", default=champions.CHAMPION, help="a version's number or alias"
     )
 
 

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from pipeline import params
 from pipeline.errors import UserError
-from pipeline.registry import history
+from pipeline.registry import champions
 from pipeline.tracking import store
 
 PROMOTED, REPLACED = "promoted", "replaced"
@@ -44,29 +44,29 @@ def main(wanted: str | None, reason: str) -> str:
     reason = one_line(reason)
     if not reason:
         raise UserError('a reason is needed, which stays on the version: --reason "...".')
-    if len(reason) > history.LONGEST_REASON:
+    if len(reason) > champions.LONGEST_REASON:
         raise UserError(
-            f"the reason has {len(reason):,} characters and {history.LONGEST_REASON:,} can be kept:"
-            " say it shorter."
+            f"the reason has {len(reason):,} characters, and at most"
+            f" {champions.LONGEST_REASON:,} can be kept: shorten it."
         )
     name = params.load().register_.name
     client = store.connect()
     number = previous(client, name) if wanted is None else find(client, name, wanted)
-    champion = history.champion(client, name)
+    champion = champions.champion(client, name)
     if champion and str(champion.version) == number:
         return f"{name} version {number} is the champion already; nothing was changed"
-    replaced = history.move(client, name, number, reason, rollback=wanted is None)
+    replaced = champions.move(client, name, number, reason, rollback=wanted is None)
     client.set_model_version_tag(name, number, PROMOTED, reason)
     if replaced is not None and exists(client, name, replaced):
         client.set_model_version_tag(name, replaced, REPLACED, f"by version {number}: {reason}")
-    now = history.champion(client, name)
+    now = champions.champion(client, name)
     if now and str(now.version) != number:
         return (
             f"{name} version {number} was champion for a moment; somebody else has promoted version"
-            f" {now.version} since: see `python -m pipeline lineage {history.CHAMPION}`"
+            f" {now.version} since: see `python -m pipeline lineage {champions.CHAMPION}`"
         )
-    if now and history.CHALLENGER in now.aliases:
-        client.delete_registered_model_alias(name, history.CHALLENGER)
+    if now and champions.CHALLENGER in now.aliases:
+        client.delete_registered_model_alias(name, champions.CHALLENGER)
     return f"{name} version {number} is champion" + (
         f" in place of version {replaced}" if replaced else ""
     )
@@ -85,7 +85,7 @@ def one_line(text: str) -> str:
 
 def find(client: MlflowClient, name: str, wanted: str) -> str:
     """Find the number of a version by its number or its alias."""
-    return str(history.find(client, name, wanted).version)
+    return str(champions.find(client, name, wanted).version)
 
 
 def previous(client: MlflowClient, name: str) -> str:
@@ -96,9 +96,9 @@ def previous(client: MlflowClient, name: str) -> str:
     UserError
         When there was none.
     """
-    champion = history.champion(client, name)
+    champion = champions.champion(client, name)
     now = str(champion.version) if champion else None
-    before = [number for number in history.line(history.read(client, name)) if number != now]
+    before = [number for number in champions.line(champions.read(client, name)) if number != now]
     for number in reversed(before):
         if exists(client, name, number):
             return number

@@ -28,9 +28,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from ruamel.yaml import YAML
 
-from pipeline import params, paths
+from pipeline import params, paths, tables
 from pipeline.errors import UserError
-from pipeline.registry import history
+from pipeline.registry import champions
 from pipeline.tracking import provenance, runs, store
 
 TOLERANCE = 0.05
@@ -92,7 +92,7 @@ def main(wanted: str, search: bool = False) -> str:
     """
     name = params.load().register_.name
     client = store.connect()
-    version = history.find(client, name, wanted)
+    version = champions.find(client, name, wanted)
     run = training_run(client, version)
     commit = commit_of(run.data.tags)
     number = f"{name} version {version.version}"
@@ -175,7 +175,7 @@ def recorded(client: MlflowClient, run: Run, folder: Path) -> Outcome:
         k.removeprefix(prefix): v for k, v in run.data.metrics.items() if k.startswith(prefix)
     }
     tags = run.data.tags
-    return Outcome(tags[runs.FINGERPRINT], figures, read_predictions(file), tags)
+    return Outcome(tags[runs.MODEL_HASH], figures, read_predictions(file), tags)
 
 
 def trained(tree: Path) -> Outcome:
@@ -183,12 +183,12 @@ def trained(tree: Path) -> Outcome:
     record = runs.read(tree / paths.RUN)
     figures = json.loads((tree / paths.METRICS).read_text(encoding="utf-8"))
     predictions = read_predictions(tree / paths.PREDICTIONS)
-    return Outcome(record.tags[runs.FINGERPRINT], figures, predictions, record.tags)
+    return Outcome(record.tags[runs.MODEL_HASH], figures, predictions, record.tags)
 
 
 def read_predictions(file: Path) -> pd.DataFrame:
     """Read predictions by their clips' paths."""
-    return pd.read_csv(file, keep_default_na=False, dtype={"recording": str}).set_index("path")
+    return tables.read(file).set_index("path")
 
 
 def fetch(client: MlflowClient, run: Run, name: str, folder: Path) -> Path | None:
@@ -400,7 +400,7 @@ def _environment(more: dict[str, str]) -> dict[str, str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m pipeline reproduce``."""
     parser.add_argument(
-        "version", nargs="?", default=history.CHAMPION, help="a version's number or alias"
+        "version", nargs="?", default=champions.CHAMPION, help="a version's number or alias"
     )
     parser.add_argument("--search", action="store_true", help="repeat the search as well")
 

@@ -16,12 +16,12 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from pipeline import paths
+from pipeline import paths, tables
 from pipeline.errors import UserError
 from pipeline.params import RegisterParams
-from pipeline.registry import gate, history, modelcard
+from pipeline.registry import champions, gate, modelcard
+from pipeline.registry.champions import CHALLENGER
 from pipeline.registry.gate import Decision, Scored
-from pipeline.registry.history import CHALLENGER
 from pipeline.registry.modelcard import Facts
 from pipeline.tracking import runs, store
 
@@ -39,9 +39,9 @@ def registered(client: MlflowClient, name: str, record: runs.Record) -> ModelVer
     The oldest one, should there be more: of two that were registered at the same moment, both
     sides agree on it.
     """
-    fingerprint = record.tags[runs.FINGERPRINT]
+    fingerprint = record.tags[runs.MODEL_HASH]
     found = client.search_model_versions(
-        f"name = '{name}' and tags.`{runs.FINGERPRINT}` = '{fingerprint}'"
+        f"name = '{name}' and tags.`{runs.MODEL_HASH}` = '{fingerprint}'"
     )
     oldest_first = sorted(found, key=lambda version: int(version.version))
     return next((version for version in oldest_first if is_whole(client, version)), None)
@@ -124,16 +124,16 @@ def decide(
         When the two cannot be compared and ``register.on_incomparable`` says ``fail``.
     """
     if champion is None:
-        first = not history.read(client, settings.name)
+        first = not champions.read(client, settings.name)
         return Decision(
             True, f"{'first version: ' if first else ''}there was no champion to compare with"
         )
     if but and champion.version == but.version:
-        log = history.read(client, champion.name)
+        log = champions.read(client, champion.name)
         told = [move for move in log if move.version == champion.version]
         return Decision(True, told[-1].reason if told else "it is the champion already")
     labels = tuple(json.loads(paths.DATASET.read_text(encoding="utf-8"))["labels"])
-    predictions = pd.read_csv(paths.PREDICTIONS, keep_default_na=False)
+    predictions = tables.read(paths.PREDICTIONS)
     candidate = scored("the candidate", record.tags, labels, predictions)
     try:
         decision = gate.decide(candidate, of_version(client, champion), settings)
@@ -203,8 +203,7 @@ def of_version(client: MlflowClient, version: ModelVersion) -> Scored:
 def _table(client: MlflowClient, version: ModelVersion, path: Path) -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as folder:
         file = client.download_artifacts(version.run_id, path.name, dst_path=folder)
-        # a label named None is what it is
-        return pd.read_csv(file, keep_default_na=False, dtype={"recording": str})
+        return tables.read(Path(file))
 
 
 def give_alias(
@@ -231,7 +230,7 @@ def give_alias(
     """
     name, number = version.name, str(version.version)
     while decision.promote:
-        stands = history.replace(client, name, number, decision.against, decision.reason)
+        stands = champions.replace(client, name, number, decision.against, decision.reason)
         if stands == number:
             return decision
         other = client.get_model_version(name, stands) if stands else None
@@ -240,7 +239,7 @@ def give_alias(
     return decision
 
 
-def note(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> None:
+def set_tags(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> None:
     """Set the tags of a version that differ."""
     for key, value in tags.items():
         if version.tags.get(key, "") != value:
@@ -264,7 +263,7 @@ def describe(
         The gate's reason.
     """
     figures = json.loads(paths.METRICS.read_text(encoding="utf-8"))
-    note(client, version, {f"test_{key}": f"{value:.6g}" for key, value in figures.items()})
+    set_tags(client, version, {f"test_{key}": f"{value:.6g}" for key, value in figures.items()})
     tags = client.get_model_version(version.name, version.version).tags
     number = tags.get(AGAINST)  # it may have been deleted since
     against = (
@@ -277,8 +276,8 @@ def describe(
         tags=record.tags,
         dataset=json.loads(paths.DATASET.read_text(encoding="utf-8")),
         figures=figures,
-        classes=pd.read_csv(paths.PER_CLASS, keep_default_na=False),
-        predictions=pd.read_csv(paths.PREDICTIONS, keep_default_na=False),
+        classes=tables.read(paths.PER_CLASS),
+        predictions=tables.read(paths.PREDICTIONS),
         decision=decision,
         table=tags.get(TABLE, ""),
         links=links(client, version, against),

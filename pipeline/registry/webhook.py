@@ -26,7 +26,7 @@ from mlflow.exceptions import MlflowException
 
 from pipeline import params
 from pipeline.errors import UserError
-from pipeline.registry import history
+from pipeline.registry import champions
 from pipeline.tracking import store
 
 NAME = "champion"
@@ -147,7 +147,7 @@ def new_champion(body: bytes, model: str) -> dict[str, str] | None:
         message = json.loads(body)
         event = f"{message['entity']}.{message['action']}"
         data = message["data"]
-        if (event, data.get("name"), data.get("alias")) != (EVENT, model, history.CHAMPION):
+        if (event, data.get("name"), data.get("alias")) != (EVENT, model, champions.CHAMPION):
             return None
         return {"model": model, "version": str(data["version"])}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -3,10 +3,9 @@
 import json
 
 import numpy as np
-import pandas as pd
 from sklearn.metrics import confusion_matrix
 
-from pipeline import drawing, params, paths
+from pipeline import drawing, params, paths, tables
 from pipeline.backend import keras
 from pipeline.data import split
 from pipeline.data.feature_store import read as read_features
@@ -72,14 +71,14 @@ def main() -> str:
     matrix = confusion_matrix(predictions["label"], predictions["predicted"], labels=labels)
     title = f"Test fold {folds.test_fold}: {figures['accuracy']:.1%} of {len(predictions)} clips"
     drawing.save(plots.confusion(matrix, labels, title), paths.CONFUSION_PLOT)
-    history = pd.read_csv(paths.HISTORY)
+    history = tables.read(paths.HISTORY)
     drawing.save(plots.learning_curves(history, fit.BEST), paths.LEARNING_CURVES)
     drawing.save(plots.per_class(classes), paths.PER_CLASS_PLOT)
     title = f"Reliability on test fold {folds.test_fold}"
     drawing.save(plots.reliability(bins, title), paths.RELIABILITY_PLOT)
     title = f"Only the surest answers, test fold {folds.test_fold}"
     drawing.save(plots.abstention(trade_off, title), paths.ABSTENTION_PLOT)
-    trials = pd.read_csv(paths.TRIALS)
+    trials = tables.read(paths.TRIALS)
     drawing.save(plots.search_history(trials, fit.BEST), paths.SEARCH_PLOT)
 
     client = store.connect()

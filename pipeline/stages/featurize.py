@@ -7,7 +7,7 @@ from typing import IO
 import numpy as np
 from tqdm import tqdm
 
-from pipeline import params, paths
+from pipeline import params, paths, tables
 from pipeline.data import feature_store
 from pipeline.sound.features import make_spec
 
@@ -26,7 +26,7 @@ def main() -> str:
         When an earlier stage's output is missing, when settings cannot work together, or when a
         clip does not decode.
     """
-    clips = feature_store.read_table(paths.CLIPS, feature_store.COLUMNS, "download")
+    clips = tables.read(paths.CLIPS, feature_store.COLUMNS)
     card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
     spec = make_spec(params.load().features, card["clip_seconds"])
 

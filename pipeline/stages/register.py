@@ -3,7 +3,7 @@
 import json
 
 from pipeline import params, paths
-from pipeline.registry import history, versions
+from pipeline.registry import champions, versions
 from pipeline.tracking import runs, store
 
 
@@ -28,11 +28,11 @@ def main() -> str:
         # trained again, to the bit the same: what is evaluated of it is true of its version too
         runs.log_evaluation(client, runs.active(client, version.run_id).info.run_id)
     if version is None or versions.DECISION not in version.tags:
-        champion = history.champion(client, name)
+        champion = champions.champion(client, name)
         decision = versions.decide(client, champion, record, settings.register_, but=version)
         version = version or versions.create(client, name, run_id, record)
         decision = versions.give_alias(client, version, decision, record, settings.register_)
-        versions.note(
+        versions.set_tags(
             client,
             version,
             {versions.TABLE: decision.table, versions.AGAINST: decision.against or ""},

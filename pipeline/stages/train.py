@@ -77,11 +77,11 @@ def main() -> str:
             fitted.model.save(paths.MODEL)
             data.spec.save(paths.MODEL_SPEC)
             fitted.history.to_csv(paths.HISTORY, index=False)
-            tags[runs.FINGERPRINT] = runs.fingerprint(fitted.model)
+            tags[runs.MODEL_HASH] = runs.model_hash(fitted.model)
             record = runs.Record(run_id, card["name"], name, logged, metrics, tags)
             record.write()
             line = _line(fitted, chosen.ensemble, seconds)
-            runs.tell(client, run_id, record, fitted.model)
+            runs.log_missing(client, run_id, record, fitted.model)
     except Exception as error:
         # once all is saved, whoever needs the run tells a store that has come back
         if not (line and store.store_failed(error)):

@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
-import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import FileInfo, LoggedModelStatus, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
 
-from pipeline import paths
+from pipeline import paths, tables
 from pipeline.backend import keras
 from pipeline.tracking import provenance, store
 
@@ -52,7 +51,7 @@ REPORTS = (
 )
 """What the evaluation adds to the run."""
 
-FINGERPRINT = "model_sha256"
+MODEL_HASH = "model_sha256"
 """Tag of runs and versions by which the very same model is known again."""
 
 RESTORED_FROM = "pipeline.restored_from"
@@ -106,7 +105,7 @@ def ensure(client: MlflowClient, record: Record) -> str:
         tags = {**tags, RESTORED_FROM: record.run_id}
     known = run.info.run_id if run else None
     with store.run(experiment_id, record.name, tags, resume=known) as run_id:
-        tell(client, run_id, record)
+        log_missing(client, run_id, record)
     return run_id
 
 
@@ -170,7 +169,7 @@ def _list(client: MlflowClient, model_id: str, path: str | None) -> list[FileInf
         return []  # its folder is gone
 
 
-def tell(
+def log_missing(
     client: MlflowClient, run_id: str, record: Record, network: "keras.Model | None" = None
 ) -> None:
     """Log to the active run what it lacks of a training's outcome.
@@ -188,8 +187,8 @@ def tell(
     run = client.get_run(run_id)
     if len(run.data.params) < len(record.params):
         mlflow.log_params(record.params)
-    client.set_tag(run_id, FINGERPRINT, record.tags[FINGERPRINT])
-    epochs = pd.read_csv(paths.HISTORY)
+    client.set_tag(run_id, MODEL_HASH, record.tags[MODEL_HASH])
+    epochs = tables.read(paths.HISTORY)
     told = client.get_metric_history(run_id, epochs.columns[-1])
     last = max((point.step for point in told), default=0)
     for row in epochs[epochs["epoch"] > last].to_dict("records"):
@@ -210,8 +209,7 @@ def tell(
 
 def log_clips(record: Record) -> None:
     """Log to the active run, as MLflow datasets, which clips trained and which validated."""
-    # a recording named 007 and a label named None are what they are
-    clips = pd.read_csv(paths.CLIPS, keep_default_na=False, dtype={"recording": str})
+    clips = tables.read(paths.CLIPS)
     for context, folds in (("training", "train_folds"), ("validation", "validation_fold")):
         wanted = [int(fold) for fold in record.tags[f"split.{folds}"].split(",")]
         with warnings.catch_warnings():
@@ -305,7 +303,7 @@ def _tensorflow_version() -> str:
     return str(tf.__version__)
 
 
-def fingerprint(network: keras.Model) -> str:
+def model_hash(network: keras.Model) -> str:
     """Hash a model's weights and its feature spec as saved.
 
     The saved model would not do: its archive holds the time at which it was written.

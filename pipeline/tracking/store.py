@@ -322,7 +322,7 @@ def curve() -> Callable[[int, dict[str, float]], None]:
     """Make a callback that logs an epoch's metrics to the active run while the store answers.
 
     A training is dearer than its curve, so it goes on without;
-    :func:`pipeline.tracking.runs.tell` knows
+    :func:`pipeline.tracking.runs.log_missing` knows
     the epochs that are missing.
     """
     gone = False

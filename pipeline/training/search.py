@@ -199,12 +199,12 @@ def search(study: optuna.Study, train: TrainParams, tune: TuneParams, where: Whe
             for _ in as_completed(jobs):
                 bar.update()
             for (trial, _), job in zip(wave, jobs, strict=True):
-                tell(study, trial.number, job.result())
+                finish(study, trial.number, job.result())
             if time.monotonic() > deadline:
                 return
 
 
-def tell(study: optuna.Study, number: int, values: list[float] | None) -> None:
+def finish(study: optuna.Study, number: int, values: list[float] | None) -> None:
     """Tell `study` how a trial ended; None: it was pruned, no values: it failed."""
     if values:
         study.tell(number, values)
@@ -322,7 +322,7 @@ def close_dead_trials(study: optuna.Study) -> None:
         if not store.is_dead(trial.user_attrs.get(store.PROCESS, "")):
             continue
         if ENDED in trial.user_attrs:
-            tell(study, trial.number, trial.user_attrs[ENDED])
+            finish(study, trial.number, trial.user_attrs[ENDED])
         else:
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params)

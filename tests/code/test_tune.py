@@ -67,7 +67,7 @@ def ended(study: optuna.Study, *values: float | None) -> None:
     for value in values:
         trial = study.ask()
         trial.report(1.0 if value is None else value, 1)
-        search.tell(study, trial.number, None if value is None else [value])
+        search.finish(study, trial.number, None if value is None else [value])
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def run_search(study: optuna.Study, **changes: Any) -> None:
     chosen = SETTINGS.tune.model_copy(update=changes)
     trial = study.ask()
     values = search.run_trial(trial, {}, SETTINGS.train, chosen, search.Where(1, [], "0", "run"))
-    search.tell(study, trial.number, values)
+    search.finish(study, trial.number, values)
 
 
 @pytest.mark.parametrize(("epochs", "ran", "state"), [(2, 2, "COMPLETE"), (3, 2, "PRUNED")])
@@ -165,7 +165,7 @@ def test_a_complete_trials_value_is_its_outcome_and_a_pruned_ones_its_least() ->
         trial = study.ask()
         for epoch, loss in enumerate((0.5, 0.3, 0.4)):
             trial.report(loss, epoch)
-        search.tell(study, trial.number, outcome)
+        search.finish(study, trial.number, outcome)
     assert search.table(search.finished(study))[fit.BEST].tolist() == [0.45, 0.3]
 
 
@@ -189,8 +189,8 @@ def test_a_study_is_gone_on_with_unless_what_a_trial_is_or_the_first_one_changes
 def test_of_a_study_with_more_trials_only_the_first_that_were_begun_count() -> None:
     study = optuna.create_study()
     early, late = study.ask(), study.ask()
-    search.tell(study, late.number, [0.1])
-    search.tell(study, early.number, [0.5])
+    search.finish(study, late.number, [0.1])
+    search.finish(study, early.number, [0.5])
     ended(study, 0.3, None, 0.05)
     numbers = [trial.number for trial in search.finished(study)]
     assert numbers == [0, 1, 2, 3, 4]
@@ -202,7 +202,7 @@ def test_a_pruned_trial_is_never_the_best() -> None:
     study = optuna.create_study()
     trial = study.ask()
     trial.report(0.01, 1)
-    search.tell(study, trial.number, None)
+    search.finish(study, trial.number, None)
     ended(study, 0.4)
     assert search.choose(search.finished(study), SETTINGS.tune).number == 1
 
@@ -229,7 +229,7 @@ def test_size_against_loss_is_drawn_where_networks_of_several_sizes_were_tried(
         trial = study.ask()
         trial.report(value, 1)
         trial.set_user_attr(search.PARAMETERS, parameters)
-        search.tell(study, trial.number, [value])
+        search.finish(study, trial.number, [value])
     ended(study, None)  # a pruned one has no size
     table = search.table(search.finished(study))
     several = sizes[0] != sizes[1]
@@ -302,7 +302,7 @@ def test_the_run_of_a_trial_that_ended_when_the_store_was_gone_is_finished(
     for trial, run in zip((ended, killed), nested, strict=True):
         trial.set_user_attr(search.RUN, run.info.run_id)
         client.set_terminated(run.info.run_id, "KILLED")
-    search.tell(study, ended.number, [0.3])
+    search.finish(study, ended.number, [0.3])
     search.close_ended_runs(client, "0", parent, study)
     assert [client.get_run(run.info.run_id).info.status for run in nested] == ["FINISHED", "KILLED"]
 

@@ -168,7 +168,9 @@ def test_a_published_archive_whose_clips_differ_is_refused(
 def test_the_label_of_a_clip_that_cannot_be_used_does_not_count_as_corrected(setup: Setup) -> None:
     sounds = own(paths.SOUNDS)
     (sounds / "dog/text.wav").write_text("not a sound")
-    paths.OVERLAY.write_text("dataset,path,label\nfolder,dog/text.wav,cat\nfolder,dog/0.wav,cat\n")
+    paths.CORRECTIONS.write_text(
+        "dataset,path,label\nfolder,dog/text.wav,cat\nfolder,dog/0.wav,cat\n"
+    )
     setup(max_rejected=0.2)
     download.main()
     assert rejected().keys() == {"dog/text.wav"}

@@ -129,10 +129,10 @@ def test_a_failed_run_does_not_touch_what_an_earlier_one_left(workspace: Path) -
 
 
 def test_missing_inputs_are_named(workspace: Path) -> None:
-    with pytest.raises(UserError, match=r"index\.csv is missing: run the featurize stage"):
+    with pytest.raises(UserError, match=r"index\.csv is missing: run `dvc repro`"):
         feature_store.read()
     paths.CLIPS.unlink()
-    with pytest.raises(UserError, match=r"clips\.csv is missing: run the download stage"):
+    with pytest.raises(UserError, match=r"clips\.csv is missing: run `dvc repro`"):
         featurize.main()
 
 

@@ -15,10 +15,10 @@ from moto.cloudformation.models import Event, cloudformation_backends
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from ruamel.yaml import YAML
 
-from deploy import aws, image, settings
+from deploy import aws, config, image
 from pipeline.errors import UserError
 
-NAME = settings.load().name
+NAME = config.load().name
 TEMPLATE: dict[str, Any] = cfn_yaml.load(str(aws.TEMPLATE))
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")
 

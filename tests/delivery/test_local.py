@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from bench.harness import free_port
-from deploy import bundle, local, smoke
+from deploy import local, smoke, source_bundle
 from pipeline.errors import UserError
 from pipeline.serving.settings import Settings as Limits
 from tests.delivery.conftest import Image
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.image
 
 @pytest.fixture(scope="module")
 def archive(image: Image) -> Path:
-    image.clone.ok("python", "-m", "deploy.bundle")
-    return image.clone.folder / bundle.FILE
+    image.clone.ok("python", "-m", "deploy.source_bundle")
+    return image.clone.folder / source_bundle.FILE
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +66,10 @@ def test_a_container_that_does_not_become_ready_fails_the_deployment(
         for path in (tmp_path / "source").rglob("*")
         if path.is_file()
     }
-    held[bundle.HOOK] = held[bundle.HOOK].replace("seq 120", "seq 2").replace("readyz", "never")
-    bundle.write(tmp_path / "bundle.zip", held)
+    held[source_bundle.HOOK] = (
+        held[source_bundle.HOOK].replace("seq 120", "seq 2").replace("readyz", "never")
+    )
+    source_bundle.write(tmp_path / "bundle.zip", held)
     with (
         pytest.raises(UserError, match=r"the hook 10_ready.sh failed: not ready"),
         local.deployed(tmp_path / "bundle.zip", free_port()),

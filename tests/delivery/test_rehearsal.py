@@ -183,7 +183,7 @@ class Stage:
 
 def change_settings(folder: Path, before: str, after: str) -> None:
     """Replace a line of a checkout's settings."""
-    file = folder / "deploy" / "settings.yaml"
+    file = folder / "deploy" / "config.yaml"
     text = file.read_text()
     assert before in text
     file.write_text(text.replace(before, after))

@@ -14,7 +14,7 @@ import soundfile
 
 from pipeline.data.feature_store import extract_files
 from pipeline.errors import UserError
-from pipeline.registry import history, package
+from pipeline.registry import champions, package
 from pipeline.serving.classifier import Classifier, Silence, envelope, overlap
 from pipeline.sound import decoding, examples
 from pipeline.sound.features import FeatureSpec, normalise
@@ -149,14 +149,14 @@ def test_without_a_version_the_user_is_told_what_there_is(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     client = store.connect()
     with pytest.raises(UserError, match="no model sounds: run `make run` first"):
-        history.find(client, "sounds", "champion")
+        champions.find(client, "sounds", "champion")
     client.create_registered_model("sounds")
     client.create_model_version("sounds", source=str(tmp_path))
     with pytest.raises(UserError, match=r"no version with the alias champion .* versions are 1"):
-        history.find(client, "sounds", "champion")
+        champions.find(client, "sounds", "champion")
     with pytest.raises(UserError, match="no version 5"):
-        history.find(client, "sounds", "5")
-    assert history.find(client, "sounds", "1").version in (1, "1")
+        champions.find(client, "sounds", "5")
+    assert champions.find(client, "sounds", "1").version in (1, "1")
 
 
 def test_other_features_than_those_of_the_version_are_not_taken_for_them(

@@ -1,6 +1,6 @@
 """What Elastic Beanstalk is given: which image, how to run it, and what nginx lets through.
 
-    python -m deploy.bundle [--registry HOST]
+    python -m deploy.source_bundle [--registry HOST]
 
 Leaves ``build/bundle.zip``, the same bytes for the same content, and ``build/smoke/``.
 """
@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy import image, settings, smoke
-from deploy.settings import Settings
+from deploy import config, image, smoke
+from deploy.config import Settings
 from pipeline import stage
 from pipeline.serving.settings import Settings as Limits
 
-FILE = settings.BUILD / "bundle.zip"
+FILE = config.BUILD / "bundle.zip"
 
 SPARE = 64 * 1024
 """Bytes that a form needs besides the file: nginx must not refuse what the service takes."""
@@ -40,10 +40,10 @@ def main(registry: str | None = None) -> str:
     """
     name = image.read_name()
     full = f"{registry}/{name}" if registry else name
-    held = files(full, settings.load(), timeout())
+    held = files(full, config.load(), timeout())
     write(FILE, held)
     said = smoke.write()
-    settings.output(label=name.split(":")[1])
+    config.output(label=name.split(":")[1])
     return f"{FILE} with {len(held)} files for {full}; {said}"
 
 
@@ -178,6 +178,6 @@ def _json(content: Any) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m deploy.bundle", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m deploy.source_bundle", description=__doc__)
     parser.add_argument("--registry", help="host of the registry that the image was pushed to")
     stage.run("bundle", lambda: main(parser.parse_args().registry))

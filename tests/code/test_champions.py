@@ -19,9 +19,9 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from pipeline import stage
 from pipeline.errors import UserError
-from pipeline.registry import history, lineage, promote, reproduce, versions
+from pipeline.registry import champions, lineage, promote, reproduce, versions
+from pipeline.registry.champions import CHAMPION, Move
 from pipeline.registry.gate import Decision, IncomparableError
-from pipeline.registry.history import CHAMPION, Move
 from pipeline.tracking import store
 
 NAME = "sound-classifier"
@@ -51,24 +51,24 @@ def client(registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
 
 
 def champion(client: MlflowClient) -> str | None:
-    found = history.champion(client, NAME)
+    found = champions.champion(client, NAME)
     return str(found.version) if found else None
 
 
 def test_a_registry_without_a_champion_has_none_and_no_history(client: MlflowClient) -> None:
     assert champion(client) is None
-    assert history.read(client, NAME) == []
-    assert history.read(client, "no such model") == []
+    assert champions.read(client, NAME) == []
+    assert champions.read(client, "no such model") == []
 
 
 def test_every_move_is_kept_with_who_why_and_what_it_replaced(client: MlflowClient) -> None:
-    assert history.move(client, NAME, "1", "the first") is None
-    assert history.move(client, NAME, "2", "better") == "1"
+    assert champions.move(client, NAME, "1", "the first") is None
+    assert champions.move(client, NAME, "2", "better") == "1"
     assert champion(client) == "2"
-    first, second = history.read(client, NAME)
+    first, second = champions.read(client, NAME)
     assert (first.version, first.before, first.reason) == ("1", None, "the first")
     assert (second.version, second.before, second.reason) == ("2", "1", "better")
-    assert second.by == history._user() != ""
+    assert second.by == champions._user() != ""
     assert second.at > first.at
 
 
@@ -77,24 +77,24 @@ def test_a_clock_that_is_behind_does_not_put_a_move_before_earlier_ones(
 ) -> None:
     tag = '{"at": "2999-01-01T00:00:00.000000+00:00", "version": "3", "before": null, "by": "-",'
     client.set_registered_model_tag(NAME, "champion.2999", f'{tag} "reason": "-"}}')
-    history.move(client, NAME, "4", "later, whatever the clock says")
+    champions.move(client, NAME, "4", "later, whatever the clock says")
     assert champion(client) == "4"
-    assert [move.version for move in history.read(client, NAME)] == ["3", "4"]
+    assert [move.version for move in champions.read(client, NAME)] == ["3", "4"]
 
 
 def test_an_alias_that_was_set_by_hand_belongs_to_the_history(client: MlflowClient) -> None:
-    history.move(client, NAME, "1", "the first")
-    history.move(client, NAME, "2", "better")
+    champions.move(client, NAME, "1", "the first")
+    champions.move(client, NAME, "2", "better")
     client.set_registered_model_alias(NAME, CHAMPION, "4")
-    assert history.move(client, NAME, "5", "better still") == "4"
-    assert history.line(history.read(client, NAME)) == ["1", "2", "4", "5"]
+    assert champions.move(client, NAME, "5", "better still") == "4"
+    assert champions.line(champions.read(client, NAME)) == ["1", "2", "4", "5"]
 
 
 def test_an_alias_that_was_set_back_by_hand_is_what_the_next_one_replaces(
     client: MlflowClient,
 ) -> None:
     for number in "123":
-        history.move(client, NAME, number, f"promoting {number}")
+        champions.move(client, NAME, number, f"promoting {number}")
     client.set_registered_model_alias(NAME, CHAMPION, "1")
     assert "version 4 is champion in place of version 1" in promote.main("4", "better")
     assert promote.REPLACED not in client.get_model_version(NAME, "3").tags
@@ -104,10 +104,10 @@ def test_an_alias_that_was_set_back_by_hand_is_what_the_next_one_replaces(
 def test_a_champion_that_was_taken_away_is_not_what_the_next_one_replaces(
     client: MlflowClient,
 ) -> None:
-    history.move(client, NAME, "1", "the first")
-    history.move(client, NAME, "2", "better")
+    champions.move(client, NAME, "1", "the first")
+    champions.move(client, NAME, "2", "better")
     client.delete_model_version(NAME, "2")
-    assert history.move(client, NAME, "3", "nobody to compare with") is None
+    assert champions.move(client, NAME, "3", "nobody to compare with") is None
     client.delete_registered_model_alias(NAME, CHAMPION)
     # the last one that there was
     assert promote.main(None, "needed after all").endswith("version 3 is champion")
@@ -124,7 +124,7 @@ def test_rolling_back_goes_down_the_line_and_leaves_the_reason_on_both(
     assert "version 1 is champion in place of version 2" in promote.main(None, "2 as well")
     with pytest.raises(UserError, match="no champion before"):
         promote.main(None, "and now?")
-    assert [move.rollback for move in history.read(client, NAME)] == [False] * 3 + [True] * 2
+    assert [move.rollback for move in champions.read(client, NAME)] == [False] * 3 + [True] * 2
 
 
 def test_a_rollback_passes_over_versions_that_were_deleted(client: MlflowClient) -> None:
@@ -142,7 +142,7 @@ def test_promoting_needs_a_version_that_exists_and_a_reason(client: MlflowClient
         promote.main("1", "  ")
     with pytest.raises(UserError, match="has no version 99999999999999999999 at"):
         promote.main("9" * 20, "a number that no database holds")
-    with pytest.raises(UserError, match="has 2,001 characters and 2,000 can be kept"):
+    with pytest.raises(UserError, match="has 2,001 characters, and at most 2,000 can be kept"):
         promote.main("1", "x" * 2001)
     assert champion(client) is None
 
@@ -151,7 +151,7 @@ def test_a_reason_is_one_line_of_text_wherever_it_is_read(client: MlflowClient) 
     promote.main("1", "hört\n\tSirenen\u2028und \x1b[31mHunde \udcff 🐕|<b>")
     kept = "hört Sirenen und [31mHunde 🐕|<b>"
     assert client.get_model_version(NAME, "1").tags[promote.PROMOTED] == kept
-    assert history.read(client, NAME)[0].reason == kept
+    assert champions.read(client, NAME)[0].reason == kept
 
 
 def test_a_store_that_cannot_be_written_is_one_sentence(
@@ -184,19 +184,19 @@ def test_a_version_that_was_registered_without_a_run_is_named_as_such(
 def test_promoting_the_champion_changes_nothing(client: MlflowClient) -> None:
     promote.main("1", "the first")
     assert "is the champion already" in promote.main("champion", "again")
-    assert len(history.read(client, NAME)) == 1
+    assert len(champions.read(client, NAME)) == 1
 
 
 def test_a_challenger_that_becomes_champion_is_challenger_no_more(client: MlflowClient) -> None:
-    client.set_registered_model_alias(NAME, history.CHALLENGER, "2")
-    promote.main(history.CHALLENGER, "the gate had too few clips")
+    client.set_registered_model_alias(NAME, champions.CHALLENGER, "2")
+    promote.main(champions.CHALLENGER, "the gate had too few clips")
     assert client.get_model_version(NAME, "2").aliases == [CHAMPION]
 
 
 def _promote(number: str, barrier: "multiprocessing.synchronize.Barrier") -> None:
     client = store.connect()
     barrier.wait()
-    history.move(client, NAME, number, f"promoting {number}")
+    champions.move(client, NAME, number, f"promoting {number}")
 
 
 def test_of_three_who_promote_at_once_none_is_lost_and_the_alias_is_the_last_of_them(
@@ -210,24 +210,24 @@ def test_of_three_who_promote_at_once_none_is_lost_and_the_alias_is_the_last_of_
     for person in people:
         person.join(120)
         assert person.exitcode == 0
-    moves = history.read(client, NAME)
+    moves = champions.read(client, NAME)
     assert sorted(move.version for move in moves) == list("123")
-    assert champion(client) == history.line(moves)[-1]
+    assert champion(client) == champions.line(moves)[-1]
 
 
 def test_a_move_that_was_killed_before_the_alias_leaves_the_old_champion_and_is_on_record(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    history.move(client, NAME, "1", "the first")
+    champions.move(client, NAME, "1", "the first")
     process = os.fork()
     if not process:
-        monkeypatch.setattr(history, "_settle", lambda *_: os.kill(os.getpid(), 9))
-        history.move(client, NAME, "2", "killed")
+        monkeypatch.setattr(champions, "_settle", lambda *_: os.kill(os.getpid(), 9))
+        champions.move(client, NAME, "2", "killed")
     assert os.waitpid(process, 0)[1] == 9
     assert champion(client) == "1"
-    assert history.move(client, NAME, "3", "after it") == "1"
+    assert champions.move(client, NAME, "3", "after it") == "1"
     assert champion(client) == "3"
-    moves = history.read(client, NAME)
+    moves = champions.read(client, NAME)
     assert [move.version for move in moves] == ["1", "2", "1", "3"]
     assert promote.main(None, "back").endswith("version 1 is champion in place of version 3")
 
@@ -235,8 +235,8 @@ def test_a_move_that_was_killed_before_the_alias_leaves_the_old_champion_and_is_
 def test_a_candidate_overtaken_by_another_one_is_compared_with_that_one(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    history.move(client, NAME, "1", "the first")
-    history.move(client, NAME, "2", "registered at the same moment")
+    champions.move(client, NAME, "1", "the first")
+    champions.move(client, NAME, "2", "registered at the same moment")
     compared = []
 
     def decide(_: object, other: object, *__: object, but: object) -> Decision:
@@ -250,7 +250,7 @@ def test_a_candidate_overtaken_by_another_one_is_compared_with_that_one(
     assert compared == ["2"]
     assert decision.reason == "not better than version 2"
     assert champion(client) == "2"
-    assert client.get_model_version(NAME, "3").aliases == [history.CHALLENGER]
+    assert client.get_model_version(NAME, "3").aliases == [champions.CHALLENGER]
 
 
 class Together:
@@ -368,21 +368,21 @@ def test_of_candidates_at_once_the_one_that_beats_all_others_ends_as_champion(
 
     def candidate(number: str) -> None:
         me = registry.get_model_version(NAME, number)
-        found = history.champion(registry, NAME)
+        found = champions.champion(registry, NAME)
         decision = decide(None, found, but=me)
         versions.give_alias(registry, me, decision, None, None)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(versions, "decide", decide)
         clock = SimpleNamespace(monotonic=lambda: 0, sleep=together.sleep)
-        patch.setattr(history, "time", clock)
+        patch.setattr(champions, "time", clock)
         together.run({number: partial(candidate, number) for number in "125"})
     assert registry.alias == "5"
-    assert history.line(history.read(registry, NAME))[-1] == "5"
+    assert champions.line(champions.read(registry, NAME))[-1] == "5"
 
 
 def test_the_line_forgets_what_was_rolled_back() -> None:
     moves = [Move(str(i), version, None, "-", "-") for i, version in enumerate("1231")]
-    assert history.line(moves) == ["1", "2", "3", "1"]
+    assert champions.line(moves) == ["1", "2", "3", "1"]
     back = Move("5", "3", "1", "-", "-", rollback=True)
-    assert history.line([*moves, back, back]) == ["1", "2", "3"]
+    assert champions.line([*moves, back, back]) == ["1", "2", "3"]

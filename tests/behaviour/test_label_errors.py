@@ -59,7 +59,7 @@ def test_most_of_the_flipped_labels_of_foley_are_found_among_few_others(
     assert figures["flipped"] == round(0.05 * len(table))
     assert figures["recall"] >= 0.8
     # Forests on a few numbers are a poor stand-in for the networks, they doubt right labels too:
-    # what bench.labels finds with the networks themselves stands in docs/how-to/mend-labels.md.
+    # docs/how-to/fix-label-errors.md says what bench.labels finds with the networks themselves.
     assert figures["precision"] > 3 * 0.05
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from deploy import bundle, settings
-from deploy.settings import Settings
+from deploy import config, source_bundle
+from deploy.config import Settings
 from pipeline.errors import UserError
 from pipeline.serving.service import TIMEOUT
 from pipeline.serving.settings import Settings as Limits
@@ -18,11 +18,11 @@ NAME = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/sound-classifier:v7-0123
 
 @pytest.fixture
 def held() -> dict[str, str]:
-    return bundle.files(NAME, settings.load(), TIMEOUT)
+    return source_bundle.files(NAME, config.load(), TIMEOUT)
 
 
 def changed(**environment: object) -> Settings:
-    content = settings.load().model_dump()
+    content = config.load().model_dump()
     return Settings.model_validate({**content, "environment": content["environment"] | environment})
 
 
@@ -51,36 +51,36 @@ def test_health_is_enhanced_and_asks_readyz_and_logs_are_streamed(held: dict[str
 
 
 def test_a_load_balancer_waits_longer_than_nginx() -> None:
-    options = bundle.options(changed(load_balanced=True), TIMEOUT)
+    options = source_bundle.options(changed(load_balanced=True), TIMEOUT)
     assert int(options["aws:elbv2:loadbalancer"]["IdleTimeout"]) > TIMEOUT + 5
     assert options["aws:autoscaling:asg"] == {"MinSize": "1", "MaxSize": "2"}
 
 
 def test_the_archive_depends_on_the_content_alone(held: dict[str, str], tmp_path: Path) -> None:
-    bundle.write(tmp_path / "a.zip", held)
-    bundle.write(tmp_path / "b.zip", dict(reversed(held.items())))
+    source_bundle.write(tmp_path / "a.zip", held)
+    source_bundle.write(tmp_path / "b.zip", dict(reversed(held.items())))
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         assert sorted(archive.namelist()) == sorted(held)
-        assert archive.getinfo(bundle.HOOK).external_attr >> 16 == 0o755
+        assert archive.getinfo(source_bundle.HOOK).external_attr >> 16 == 0o755
 
 
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("  update: Sometimes", "settings.yaml: environment.update: Input should be 'Immutable'"),
-        ("  colour: red", "settings.yaml: environment.colour: Extra inputs are not permitted."),
-        ("name: sound-", "settings.yaml: name: String should match pattern"),
-        ("name: a-name-that-is-much-too-long-x", "settings.yaml: name: String should have at most"),
-        ("  log_days: 2", "settings.yaml: environment.log_days: Input should be 1, 3,"),
+        ("  update: Sometimes", "config.yaml: environment.update: Input should be 'Immutable'"),
+        ("  colour: red", "config.yaml: environment.colour: Extra inputs are not permitted."),
+        ("name: sound-", "config.yaml: name: String should match pattern"),
+        ("name: a-name-that-is-much-too-long-x", "config.yaml: name: String should have at most"),
+        ("  log_days: 2", "config.yaml: environment.log_days: Input should be 1, 3,"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_name(line: str, sentence: str, tmp_path: Path) -> None:
     key = line.partition(":")[0]
-    kept = [old for old in settings.FILE.read_text().splitlines() if not old.startswith(key)]
+    kept = [old for old in config.FILE.read_text().splitlines() if not old.startswith(key)]
     place = kept.index("environment:") + line.startswith(" ")
-    file = tmp_path / "settings.yaml"
+    file = tmp_path / "config.yaml"
     file.write_text("\n".join([*kept[:place], line, *kept[place:]]))
     with pytest.raises(UserError) as refused:
-        settings.load(file)
+        config.load(file)
     assert str(refused.value).startswith(sentence)

@@ -1,4 +1,4 @@
-"""``settings.yaml`` as frozen models: what is deployed and how."""
+"""``config.yaml`` as frozen models: what is deployed and how."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import UserError
 
-FILE = Path(__file__).with_name("settings.yaml")
+FILE = Path(__file__).with_name("config.yaml")
 
 BUILD = Path("build")
 """What delivery leaves: SBOM, image's name, bundle, clips of the smoke test."""

@@ -15,13 +15,13 @@ def test_doubtful_labels_are_shown_and_corrected_and_the_record_says_so(used: Re
 
     used.ok("dvc repro crossval/dvc.yaml")
     said = used.ok("python -m pipeline label-errors")
-    table = pd.read_csv(used.folder / "reports/doubtful.csv")
+    table = pd.read_csv(used.folder / "reports/label_errors.csv")
     assert len(table), "the tiny network is expected to be bad"
     assert f"{len(table)} of " in said
     judged = pd.read_csv(used.folder / "reports/crossval_predictions.csv")
     right = (judged["label"] == judged["predicted"]).mean()
     assert f"agree with {right:.0%} of all" in said
-    page = (used.folder / "reports/doubtful.html").read_text()
+    page = (used.folder / "reports/label_errors.html").read_text()
     assert f"agree with {right:.1%} of all" in page
     assert page.count("<audio ") == len(table)
     assert "http" not in page.replace("http-equiv", "")
