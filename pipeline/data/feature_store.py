@@ -4,7 +4,6 @@ The features are not normalised: the statistics belong to the folds that train, 
 of folds has its own.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline import paths, tables
+from pipeline import cpus, paths, tables
 from pipeline.errors import UserError
 from pipeline.sound import decoding
 from pipeline.sound.features import FeatureSpec, extract, windows
@@ -68,7 +67,7 @@ def extract_files(files: Sequence[Path], spec: FeatureSpec) -> Iterator[NDArray[
     UserError
         When a clip does not decode; names it.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cpus.available()) as pool:
         yield from pool.map(lambda file: _extract_file(file, spec), files)
 
 

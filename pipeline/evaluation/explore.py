@@ -3,7 +3,6 @@
 Features, splits and networks are the pipeline's own; here they are only looked at.
 """
 
-import os
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pipeline import drawing, paths
+from pipeline import cpus, drawing, paths
 from pipeline.data.feature_store import Features, extract_files
 from pipeline.evaluation import report
 from pipeline.params import FeatureKind, FeatureParams
@@ -75,7 +74,7 @@ def loudness(clips: pd.DataFrame) -> pd.DataFrame:
             float((levels < QUIET).mean()),
         )
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cpus.available()) as pool:
         found = list(pool.map(one, clips["path"]))
     return clips[["path", "label"]].assign(
         **dict(zip(("peak", "level", "silence"), zip(*found, strict=True), strict=True))

@@ -13,7 +13,6 @@ Ends with status 1 when something stands in two folds.
 import argparse
 import hashlib
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from pipeline import params, paths, tables
+from pipeline import cpus, params, paths, tables
 from pipeline.data.feature_store import read as read_features
 from pipeline.errors import UserError
 from pipeline.evaluation import metrics
@@ -177,7 +176,7 @@ def near_duplicates(
     def landmarks(path: str) -> fingerprint.Landmarks:
         return fingerprint.landmarks(decoding.load(folder / path, fingerprint.SAMPLE_RATE))
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cpus.available()) as pool:
         of_clips = pool.map(landmarks, clips["path"])
         found = list(tqdm(of_clips, "fingerprint", len(clips), unit="clip", disable=None))
     table = fingerprint.matches(found)

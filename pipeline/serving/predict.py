@@ -11,7 +11,6 @@ files that were asked for and no others, sorted by path.
 import argparse
 import csv
 import glob
-import os
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
@@ -20,7 +19,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from pipeline import paths
+from pipeline import cpus, paths
 from pipeline.errors import UserError
 from pipeline.serving.classifier import Classifier, Silence
 from pipeline.sound import decoding
@@ -147,7 +146,7 @@ def predict(files: Sequence[Path], classifier: Classifier) -> Generator[Row]:
     dict
         A line of the table, as soon as it is there; in any order.
     """
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(cpus.available())
     try:
         for done in as_completed([pool.submit(line, file, classifier) for file in files]):
             yield done.result()

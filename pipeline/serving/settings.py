@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline import cpus
 from pipeline.errors import UserError
 
 
@@ -86,7 +87,7 @@ class Settings:
 
         Requests beyond them wait for a thread; each thread has an interpreter and its memory.
         """
-        return min(self.max_concurrent, 2 * (os.cpu_count() or 1))
+        return min(self.max_concurrent, 2 * cpus.available())
 
     def limits(self) -> dict[str, float]:
         """Give the limits by their names without ``max_``."""

@@ -1,7 +1,6 @@
 """What a run was made from: dataset, code, libraries and machine."""
 
 import hashlib
-import os
 import platform
 import subprocess
 from contextlib import suppress
@@ -11,7 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from pipeline import paths
+from pipeline import cpus, paths
 
 LIBRARIES = ("keras", "librosa", "mlflow", "numpy", "optuna", "scipy", "soxr")
 
@@ -73,7 +72,7 @@ def machine() -> str:
         )
     return (
         f"{platform.system()} {platform.machine()}, {processor or 'unknown processor'},"
-        f" {os.cpu_count()} cores"
+        f" {cpus.available()} cores"
     )
 
 

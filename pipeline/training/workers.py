@@ -13,12 +13,13 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
+from pipeline import cpus
 from pipeline.errors import UserError
 
 
 def size(wanted: int | None, most: int) -> int:
     """Say how many processes to start: as many as `wanted`, else one a core; `most` at most."""
-    return max(1, min(wanted or os.cpu_count() or 1, most))
+    return max(1, min(wanted or cpus.available(), most))
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def workers(processes: int) -> Iterator[ProcessPoolExecutor]:
         processes,
         mp_context=multiprocessing.get_context("spawn"),  # a forked TensorFlow hangs
         initializer=_begin,
-        initargs=(max(1, (os.cpu_count() or 1) // processes),),
+        initargs=(max(1, cpus.available() // processes),),
     )
     try:
         yield pool

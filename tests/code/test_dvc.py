@@ -15,7 +15,17 @@ STAGES: dict[str, Any] = {
     for file in ("dvc.yaml", "crossval/dvc.yaml")
     for name, stage in YAML(typ="safe").load((ROOT / file).read_text())["stages"].items()
 }
-PLUMBING = ("__init__", "backend", "errors", "params", "paths", "stage", "tracking", "workers")
+PLUMBING = (
+    "__init__",
+    "backend",
+    "cpus",
+    "errors",
+    "params",
+    "paths",
+    "stage",
+    "tracking",
+    "workers",
+)
 """Changing these changes how work is started, checked and recorded, not what comes out."""
 
 

@@ -1,13 +1,13 @@
 """Settings: read strictly, and documented as they are."""
 
 import ast
-import os
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from pipeline import cpus
 from pipeline.errors import UserError
 from pipeline.serving import settings
 from pipeline.serving.settings import Settings
@@ -70,6 +70,6 @@ def test_a_setting_that_is_no_positive_number_is_refused_with_its_name(wrong: st
 def test_threads_are_two_a_core_and_never_more_than_are_let_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(cpus, "available", lambda: 2)
     assert Settings().threads == 4
     assert Settings(max_concurrent=1).threads == 1
