@@ -320,11 +320,17 @@ class RegisterParams(Section):
 
     name: str = Field(min_length=1, pattern=r"^[^/:'\"`]+$", description="of the registered model")
     significance: float = Field(
-        gt=0, lt=1, description="of the paired test that a new champion has to pass"
+        gt=0,
+        lt=1,
+        description="largest p-value at which a better candidate becomes champion, in a two-sided"
+        " paired permutation test over recordings; a candidate that is only as good as the champion"
+        " is promoted in at most half as many cases (0.05: 2.5%)",
     )
-    min_gain: float = Field(ge=0, lt=1, description="accuracy that a new champion gains at least")
+    min_gain: float = Field(
+        ge=0, lt=1, description="least gain in accuracy at which a candidate becomes champion"
+    )
     on_incomparable: Literal["keep", "replace", "fail"] = Field(
-        description="what becomes of the champion when it has not answered for the same test clips"
+        description="what happens to a champion that cannot be compared with the candidate"
     )
 
 

@@ -1,55 +1,59 @@
-"""The promotion gate: a candidate has to beat the champion on the same test clips."""
+"""Decide whether a candidate model replaces the champion, by a paired test on the same clips."""
 
 from dataclasses import dataclass
-from math import comb
 
+import numpy as np
 import pandas as pd
 
 from pipeline.params import RegisterParams
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A model version with what it said of the test clips."""
+class EvaluatedModel:
+    """A model with its predictions for the test clips."""
 
     name: str
     """How the decision calls it: ``version 3``, ``the candidate``."""
     dataset: str
-    """Hash of the clips it was trained and tested on."""
+    """Hash of the clips that it was trained and tested on."""
     labels: tuple[str, ...]
     test_fold: str
     predictions: pd.DataFrame
-    """Columns ``path``, ``label``, ``predicted``."""
+    """Columns ``path``, ``label``, ``predicted``; of the candidate also ``recording``."""
     trained_on: frozenset[str] = frozenset()
-    """Paths of the clips that trained it or chose its epoch, as far as they are known."""
+    """Paths of the clips that trained it or chose its epoch; empty if not on record."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a candidate becomes champion, and why, for the version's page."""
+    """Whether a candidate becomes champion, and why; shown on the version's page."""
 
     promote: bool
     reason: str
     """One sentence."""
     table: str = ""
-    """The contingency table in Markdown, where there was a comparison."""
+    """The contingency table in Markdown, if there was a comparison."""
     against: str | None = None
-    """Number of the version that was the champion."""
+    """Number of the version that was champion."""
 
 
 class IncomparableError(Exception):
-    """Why two versions cannot be compared, in one clause."""
+    """Why two models cannot be compared, in one clause."""
 
 
-def decide(candidate: Scored, champion: Scored, settings: RegisterParams) -> Decision:
-    """Compare by the exact McNemar test on the clips.
+def decide(
+    candidate: EvaluatedModel, champion: EvaluatedModel, settings: RegisterParams
+) -> Decision:
+    """Compare two models by a paired permutation test over the recordings of the test clips.
+
+    Labels and recordings are those of the candidate's table: both models are judged by the labels
+    that are valid now.
 
     Parameters
     ----------
-    candidate, champion : Scored
+    candidate, champion : EvaluatedModel
     settings : RegisterParams
-        ``significance``, ``min_gain`` and ``on_incomparable`` other than ``fail``, which is the
-        caller's.
+        ``significance`` and ``min_gain``.
 
     Returns
     -------
@@ -58,76 +62,112 @@ def decide(candidate: Scored, champion: Scored, settings: RegisterParams) -> Dec
     Raises
     ------
     IncomparableError
-        When the two did not answer for the same clips, or one was trained on the other's.
+        When the two were not tested on the same clips, or one was trained on test clips of the
+        other.
     """
-    _check(candidate, champion)
-    both = candidate.predictions.merge(champion.predictions, on="path", suffixes=("", "_champion"))
-    new = both["predicted"] == both["label"]
-    old = both["predicted_champion"] == both["label"]
-    only_new, only_old = int((new & ~old).sum()), int((old & ~new).sum())
-    p = mcnemar(only_new, only_old)
-    gain = float(new.mean() - old.mean())
+    _check_comparable(candidate, champion)
+    both = candidate.predictions.merge(
+        champion.predictions[["path", "predicted"]], on="path", suffixes=("", "_champion")
+    )
+    right = both["predicted"] == both["label"]
+    champion_right = both["predicted_champion"] == both["label"]
+    differences = (right.astype(int) - champion_right).groupby(both["recording"]).sum().to_numpy()
+    p = sign_flip_test(differences)
+    gain = float(right.mean() - champion_right.mean())
     promote = gain > 0 and gain >= settings.min_gain and p <= settings.significance
     if promote:
         verdict = "better"
     elif gain <= 0:
         verdict = "not better"
     elif gain < settings.min_gain:
-        verdict = f"better by less than register.min_gain = {settings.min_gain:g}"
+        verdict = f"better, but by less than register.min_gain = {settings.min_gain:g}"
     else:
         verdict = f"not significantly better (register.significance = {settings.significance:g})"
     reason = (
-        f"{candidate.name} is {verdict}: {new.mean():.1%} against {old.mean():.1%} of"
-        f" {champion.name} on the same {len(both)} clips; it alone is right on {only_new}, the"
-        f" champion alone on {only_old} (exact McNemar, p = {p:.3g})"
+        f"{candidate.name} is {verdict}: it is right on {right.mean():.1%} of the {len(both)} test"
+        f" clips, {champion.name} on {champion_right.mean():.1%}; of {len(differences)} recordings"
+        f" the candidate is better on {(differences > 0).sum()} and {champion.name} on"
+        f" {(differences < 0).sum()} (two-sided permutation test over recordings, p = {p:.3g})"
     )
-    table = (
-        f"| clips | {champion.name} right | {champion.name} wrong |\n|---|---|---|\n"
-        f"| **{candidate.name} right** | {int((new & old).sum())} | {only_new} |\n"
-        f"| **{candidate.name} wrong** | {only_old} | {int((~new & ~old).sum())} |\n"
-    )
-    return Decision(promote, reason, table)
+    return Decision(promote, reason, _contingency(candidate.name, right, champion, champion_right))
 
 
-def mcnemar(only_new: int, only_old: int) -> float:
-    """Exact two-sided McNemar test (binomial with 1/2; McNemar 1947, Edwards 1948).
+def sign_flip_test(differences: np.ndarray) -> float:
+    """Return the exact two-sided p-value of a paired permutation test over recordings.
+
+    If both models are equally good, swapping their predictions for all clips of a recording is as
+    likely as not, so every difference could as well have the other sign. Clips of one recording
+    are alike and are therefore swapped together: taking them for independent, as McNemar's test
+    does, promotes equal models far too often. With one clip per recording the two tests are the
+    same.
+
+    All sign patterns are counted, not a sample of them: the distribution of the sum is built up
+    one recording at a time (Fisher 1935; Pagano and Tritchler 1983).
 
     Parameters
     ----------
-    only_new, only_old : int
-        Clips that one of the two alone has right.
+    differences : array, shape (recordings,), int
+        Per recording, the clips that the candidate has right minus those that the champion has.
 
     Returns
     -------
     float
-        Probability of a difference as large or larger, were both equally good.
+        Probability that the sum of the differences is at least as far from zero as observed.
 
     Examples
     --------
-    >>> mcnemar(5, 0)
+    >>> sign_flip_test(np.array([1, 1, 1, 1, 1, 0]))
     0.0625
+    >>> sign_flip_test(np.array([5, 0]))  # five clips, but of one recording
+    1.0
     """
-    discordant = only_new + only_old
-    tail = sum(comb(discordant, k) for k in range(min(only_new, only_old) + 1))
-    return float(min(1.0, 2 * tail / 2**discordant))
+    steps = np.abs(differences[differences != 0])
+    reach = int(steps.sum())
+    # probability of every sum from -reach to reach
+    probability = np.zeros(2 * reach + 1)
+    probability[reach] = 1
+    for step in steps:
+        probability = (np.roll(probability, step) + np.roll(probability, -step)) / 2
+    sums = np.abs(np.arange(-reach, reach + 1))
+    return min(1.0, float(probability[sums >= abs(differences.sum())].sum()))
 
 
-def _check(candidate: Scored, champion: Scored) -> None:
+def _contingency(
+    name: str, right: pd.Series, champion: EvaluatedModel, champion_right: pd.Series
+) -> str:
+    """Tabulate in Markdown on how many clips both, one or none of the models are right."""
+    return (
+        f"| clips | {champion.name} right | {champion.name} wrong |\n|---|---|---|\n"
+        f"| **{name} right** | {(right & champion_right).sum()} |"
+        f" {(right & ~champion_right).sum()} |\n"
+        f"| **{name} wrong** | {(~right & champion_right).sum()} |"
+        f" {(~right & ~champion_right).sum()} |\n"
+    )
+
+
+def _check_comparable(candidate: EvaluatedModel, champion: EvaluatedModel) -> None:
     clips = set(candidate.predictions["path"])
-    seen = len(clips & champion.trained_on)
+    trained_on = len(clips & champion.trained_on)
     if candidate.dataset != champion.dataset:
-        names = f", and {seen} of the {len(clips)} test clips by their names" if seen else ""
-        raise IncomparableError(f"{champion.name} was trained and tested on other clips{names}")
-    if seen:
+        same_names = (
+            f", among them {trained_on} with the same names as test clips of the candidate"
+            if trained_on
+            else ""
+        )
         raise IncomparableError(
-            f"{champion.name} has trained on {seen} of the candidate's {len(clips)} test clips"
+            f"{champion.name} was trained and tested on other clips{same_names}"
+        )
+    if trained_on:
+        raise IncomparableError(
+            f"{champion.name} was trained on {trained_on} of the candidate's {len(clips)} test"
+            " clips"
         )
     if candidate.labels != champion.labels:
-        raise IncomparableError(f"{champion.name} knows other labels")
+        raise IncomparableError(f"{champion.name} has other labels")
     if candidate.test_fold != champion.test_fold:
         raise IncomparableError(
-            f"{champion.name} was tested on fold {champion.test_fold}, so it has trained on clips"
+            f"{champion.name} was tested on fold {champion.test_fold}, so it was trained on clips"
             f" of the candidate's test fold {candidate.test_fold}"
         )
     if clips != set(champion.predictions["path"]):
-        raise IncomparableError(f"{champion.name} has no answers for the same clips")
+        raise IncomparableError(f"{champion.name} has no predictions for the same clips")

@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.params import RegisterParams
 from pipeline.registry import champions, gate, modelcard
 from pipeline.registry.champions import CHALLENGER
-from pipeline.registry.gate import Decision, Scored
+from pipeline.registry.gate import Decision, EvaluatedModel
 from pipeline.registry.modelcard import Facts
 from pipeline.tracking import runs, store
 
@@ -158,18 +158,18 @@ def scored(
     labels: tuple[str, ...],
     predictions: pd.DataFrame,
     clips: pd.DataFrame | None = None,
-) -> Scored:
+) -> EvaluatedModel:
     """Put together what the gate compares."""
     trained_on: frozenset[str] = frozenset()
     if clips is not None:
         folds = f"{tags['split.train_folds']},{tags['split.validation_fold']}".split(",")
         trained_on = frozenset(clips.loc[clips["fold"].astype(str).isin(folds), "path"])
-    return Scored(
+    return EvaluatedModel(
         name, tags["dataset.sha256"], labels, tags["split.test_fold"], predictions, trained_on
     )
 
 
-def of_version(client: MlflowClient, version: ModelVersion) -> Scored:
+def of_version(client: MlflowClient, version: ModelVersion) -> EvaluatedModel:
     """Read a version's answers for its test clips, and what trained it, from its run.
 
     Raises
