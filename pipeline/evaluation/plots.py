@@ -2,18 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
-from pipeline.training import fit
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-from typing import TYPE_CHECKING
-
-import numpy as np
-
 from pipeline import drawing
-from pipeline.training import search
+from pipeline.training.objective import BEST
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
@@ -334,7 +327,7 @@ def search_pictures(found: pd.DataFrame) -> dict[str, "Figure"]:
     dict
         Figures by name.
     """
-    drawn = {"search": search_history(found, fit.BEST)}
-    if search.PARAMETERS in found:
-        drawn["pareto"] = pareto(found, fit.BEST)
+    drawn = {"search": search_history(found, BEST)}
+    if "pareto" in found:
+        drawn["pareto"] = pareto(found, BEST)
     return drawn

@@ -22,7 +22,7 @@ from pipeline.evaluation import plots, published
 from pipeline.serving.classifier import envelope
 from pipeline.sound import decoding
 from pipeline.tracking import runs, store
-from pipeline.training import fit
+from pipeline.training.objective import BEST
 
 MOST_MISTAKES = 12
 PLAYED_SECONDS = 10.0
@@ -218,7 +218,7 @@ def pictures(predictions: pd.DataFrame, labels: list[str], test_fold: str) -> di
     matrix = confusion_matrix(predictions["label"], predictions["predicted"], labels=labels)
     drawn = {
         "Learning curves: what chose the epoch is the validation fold": plots.learning_curves(
-            tables.read(paths.HISTORY), fit.BEST
+            tables.read(paths.HISTORY), BEST
         ),
         "What was taken for what": plots.confusion(matrix, labels, f"Test fold {test_fold}"),
         "How sure, and how often right": plots.reliability(

@@ -14,6 +14,7 @@ from pipeline.sound import examples
 from pipeline.sound.features import FeatureSpec
 from pipeline.tracking import runs, store
 from pipeline.training import calibration, fit
+from pipeline.training.objective import BEST
 from pipeline.training.predictions import by_clip
 
 
@@ -72,14 +73,14 @@ def main() -> str:
     title = f"Test fold {folds.test_fold}: {figures['accuracy']:.1%} of {len(predictions)} clips"
     drawing.save(plots.confusion(matrix, labels, title), paths.CONFUSION_PLOT)
     history = tables.read(paths.HISTORY)
-    drawing.save(plots.learning_curves(history, fit.BEST), paths.LEARNING_CURVES)
+    drawing.save(plots.learning_curves(history, BEST), paths.LEARNING_CURVES)
     drawing.save(plots.per_class(classes), paths.PER_CLASS_PLOT)
     title = f"Reliability on test fold {folds.test_fold}"
     drawing.save(plots.reliability(bins, title), paths.RELIABILITY_PLOT)
     title = f"Only the surest answers, test fold {folds.test_fold}"
     drawing.save(plots.abstention(trade_off, title), paths.ABSTENTION_PLOT)
     trials = tables.read(paths.TRIALS)
-    drawing.save(plots.search_history(trials, fit.BEST), paths.SEARCH_PLOT)
+    drawing.save(plots.search_history(trials, BEST), paths.SEARCH_PLOT)
 
     client = store.connect()
     runs.log_evaluation(client, runs.ensure(client, record))

@@ -11,7 +11,7 @@ from pipeline.data import split
 from pipeline.data.feature_store import read as read_features
 from pipeline.evaluation import plots
 from pipeline.tracking import store
-from pipeline.training import fit
+from pipeline.training.objective import BEST
 
 if TYPE_CHECKING:
     pass
@@ -65,7 +65,7 @@ def main() -> str:
         search.search(study, settings.train, settings.tune, where)
         trials = search.finished(study)[: settings.tune.trials]
         best = search.choose(trials, settings.tune)
-        mlflow.log_metrics({"best_" + fit.BEST: search.outcome(best)[0], "best_trial": best.number})
+        mlflow.log_metrics({"best_" + BEST: search.outcome(best)[0], "best_trial": best.number})
         found = search.table(trials)
         for name, picture in plots.search_pictures(found).items():
             mlflow.log_figure(picture, f"{name}.png")

@@ -24,7 +24,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
 
 from pipeline import paths, tables
-from pipeline.backend import keras
 from pipeline.tracking import provenance, store
 
 if TYPE_CHECKING:
@@ -303,7 +302,7 @@ def _tensorflow_version() -> str:
     return str(tf.__version__)
 
 
-def model_hash(network: keras.Model) -> str:
+def model_hash(network: "keras.Model") -> str:
     """Hash a model's weights and its feature spec as saved.
 
     The saved model would not do: its archive holds the time at which it was written.

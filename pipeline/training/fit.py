@@ -14,9 +14,7 @@ from pipeline.errors import UserError
 from pipeline.params import TrainParams
 from pipeline.sound import augment, features, networks
 from pipeline.sound.features import FeatureSpec
-
-BEST = "val_log_loss"
-"""What chooses epoch and trial. Accuracy moves in steps of one clip in a fold; this does not."""
+from pipeline.training.objective import BEST
 
 WARM_UP = 0.05
 """Share of the steps over which a cosine schedule rises to its full learning rate."""

@@ -26,6 +26,7 @@ from pipeline.params import CrossvalParams, TrainParams
 from pipeline.sound import augment, networks
 from pipeline.tracking import provenance
 from pipeline.training import fit, workers
+from pipeline.training.objective import BEST
 from pipeline.training.predictions import by_clip as tabulate
 
 
@@ -184,9 +185,7 @@ def run_unit(
     result = {
         **asdict(unit),
         "validation_fold": folds.validation_fold,
-        **{
-            key: float(fitted.best[key]) for key in (fit.BEST, "val_accuracy") if key in fitted.best
-        },
+        **{key: float(fitted.best[key]) for key in (BEST, "val_accuracy") if key in fitted.best},
         "epoch": int(fitted.best["epoch"]),
         "cpu_seconds": cpu_seconds,
         "parameters": int(fitted.model.count_params()),

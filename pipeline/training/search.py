@@ -30,6 +30,7 @@ from pipeline.params import Choices, Range, TrainParams, TuneParams
 from pipeline.sound import augment, networks
 from pipeline.tracking import provenance, store
 from pipeline.training import fit, workers
+from pipeline.training.objective import BEST
 
 if TYPE_CHECKING:
     pass
@@ -396,7 +397,7 @@ def run_trial(
         mlflow.log_metrics(metrics, step=epoch)
         if several:
             return  # Optuna prunes by one objective alone
-        trial.report(metrics[fit.BEST], epoch)
+        trial.report(metrics[BEST], epoch)
         # After the last epoch there is nothing to save, but a result to lose.
         if epoch < chosen.epochs and trial.should_prune():
             raise optuna.TrialPruned
@@ -410,7 +411,7 @@ def run_trial(
         values: list[float] | None = None
         try:
             fitted = fit.fit(data, chosen, f"trial {trial.number}", on_epoch)
-            values = [float(fitted.best[fit.BEST])]
+            values = [float(fitted.best[BEST])]
             trial.set_user_attr(PARAMETERS, int(fitted.model.count_params()))
             if several:
                 values.append(float(fitted.model.count_params()))
@@ -460,15 +461,15 @@ def table(trials: list[FrozenTrial]) -> pd.DataFrame:
         row = {
             "trial": trial.number,
             "state": STATES[trial.state],
-            fit.BEST: min(losses, default=math.nan),
+            BEST: min(losses, default=math.nan),
             EPOCHS: trial.user_attrs.get(EPOCHS),
             **trial.params,
         }
         if several:
             row |= {PARAMETERS: size(trial), "pareto": on_front(trial, trials)}
         rows.append(row)
-    frame = pd.DataFrame(rows, columns=None if rows else ["trial", "state", fit.BEST, EPOCHS])
-    frame.insert(3, "best_so_far", frame[fit.BEST].cummin().ffill())
+    frame = pd.DataFrame(rows, columns=None if rows else ["trial", "state", BEST, EPOCHS])
+    frame.insert(3, "best_so_far", frame[BEST].cummin().ffill())
     return frame.astype({PARAMETERS: "Int64"}) if several else frame
 
 

@@ -15,6 +15,7 @@ from pipeline.evaluation import plots
 from pipeline.params import Choices, Range
 from pipeline.tracking import provenance, store
 from pipeline.training import fit, search
+from pipeline.training.objective import BEST
 
 SETTINGS = params.load(Path(__file__).parents[1] / "params.yaml")
 SPACE: dict[str, Range | Choices] = {
@@ -83,9 +84,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         if not losses:
             raise UserError("the network is too small.")
         for epoch, loss in enumerate(losses, start=1):
-            on_epoch(epoch, {fit.BEST: loss})
+            on_epoch(epoch, {BEST: loss})
         return SimpleNamespace(
-            best={fit.BEST: min(losses)}, model=SimpleNamespace(count_params=lambda: 7)
+            best={BEST: min(losses)}, model=SimpleNamespace(count_params=lambda: 7)
         )
 
     @contextmanager
@@ -134,7 +135,7 @@ def test_the_table_has_the_epochs_of_a_trial_whatever_is_searched_for(
     run_search(study, **changes)
     table = search.table(search.finished(study))
     assert table["epochs"].tolist() == [3]
-    assert table[fit.BEST].tolist() == [0.3]
+    assert table[BEST].tolist() == [0.3]
 
 
 def test_a_trial_that_cannot_be_trained_counts_and_is_not_begun_again(
@@ -153,7 +154,7 @@ def test_a_trial_that_cannot_be_trained_counts_and_is_not_begun_again(
     assert search.choose(trials, SETTINGS.tune).number == 1
     table = search.table(trials)
     assert table["state"].tolist() == ["failed", "complete"]
-    assert table[fit.BEST].isna().tolist() == [True, False]
+    assert table[BEST].isna().tolist() == [True, False]
     again = search.table([*trials, trials[0]])
     assert again["best_so_far"].tolist()[1:] == [0.5, 0.5]
     assert ">failed<" in drawing.svg(plots.search_pictures(table)["search"]).replace(" ", "")
@@ -166,7 +167,7 @@ def test_a_complete_trials_value_is_its_outcome_and_a_pruned_ones_its_least() ->
         for epoch, loss in enumerate((0.5, 0.3, 0.4)):
             trial.report(loss, epoch)
         search.finish(study, trial.number, outcome)
-    assert search.table(search.finished(study))[fit.BEST].tolist() == [0.45, 0.3]
+    assert search.table(search.finished(study))[BEST].tolist() == [0.45, 0.3]
 
 
 def test_a_study_is_gone_on_with_unless_what_a_trial_is_or_the_first_one_changes(
