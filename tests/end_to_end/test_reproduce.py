@@ -21,5 +21,5 @@ def test_a_version_of_uncommitted_code_is_not_reproduced_but_told(used: Reposito
     used.ok("dvc repro")
     done = used.run("python -m pipeline reproduce 2")
     assert done.returncode == 1
-    assert "they are missing: pipeline/training/fit.py differed from commit" in done.stdout
+    assert "cannot be restored: pipeline/training/fit.py differed from commit" in done.stdout
     assert "params.yaml" not in done.stdout

@@ -1,0 +1,130 @@
+"""Compare a training with its repetition: data, weights, predictions, metrics and libraries."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pipeline.tracking import provenance
+
+TOLERANCE = 0.05
+"""Largest difference of a test metric, and of the probabilities on average, on another machine.
+
+Another processor adds numbers in another order, which changes the last bit of a sum; over the
+epochs of a training the difference grows. Trained with other kernels (without oneDNN's), the
+default model's accuracy changed by 0.034, its log loss by 0.045, its probabilities by 0.015 on
+average.
+"""
+
+METRICS = ("accuracy", "macro_f1", "log_loss")
+"""The test metrics that are compared. The interval is not: other settings may have changed it."""
+
+CLIP_FACTS = ("label", "fold", "recording")
+"""What has to be equal for every clip, besides its audio."""
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """The outcome of one training and its evaluation."""
+
+    model_sha256: str
+    metrics: Mapping[str, float]
+    """Of the test fold."""
+    predictions: pd.DataFrame
+    """One row per test clip: ``path``, ``predicted`` and ``p_<label>``."""
+    clips: pd.DataFrame
+    """One row per clip: ``path`` and what is known of :data:`CLIP_FACTS`."""
+    tags: Mapping[str, str]
+    """Tags of the run: hashes, libraries, machine."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How closely a training has been reproduced."""
+
+    agrees: bool
+    lines: tuple[str, ...]
+    """What was compared and what came out."""
+    verdict: str
+
+
+def compare(original: Training, repeated: Training) -> Comparison:
+    """Compare a training with its repetition.
+
+    Parameters
+    ----------
+    original, repeated : Training
+
+    Returns
+    -------
+    Comparison
+        They agree if the data are the same and the weights and metrics are equal to the bit. On
+        another machine or with other libraries it is enough that the metrics and, on average, the
+        probabilities differ by at most :data:`TOLERANCE`.
+    """
+    data = data_differences(original, repeated)
+    environment = environment_differences(original.tags, repeated.tags)
+    same_weights = original.model_sha256 == repeated.model_sha256
+    metrics = {name: (original.metrics[name], repeated.metrics[name]) for name in METRICS}
+    same_metrics = all(was == now for was, now in metrics.values())
+    both = original.predictions.merge(repeated.predictions, on="path", suffixes=("", "_repeated"))
+    columns = [name for name in original.predictions if str(name).startswith("p_")]
+    apart = np.abs(both[columns].to_numpy() - both[[f"{c}_repeated" for c in columns]].to_numpy())
+    same_labels = int((both["predicted"] == both["predicted_repeated"]).sum())
+    lines = (
+        f"data         {'; '.join(data) or 'equal'}",
+        f"weights      {'equal to the bit' if same_weights else 'different'}",
+        f"predictions  {same_labels} of {len(both)} test clips get the same label; the"
+        f" probabilities differ by {apart.mean():.1e} on average and by at most {apart.max():.1e}",
+        *(f"{name:12} {was:.4f} before, {now:.4f} now" for name, (was, now) in metrics.items()),
+        f"environment  {'; '.join(environment) or 'same libraries and machine'}",
+    )
+    if data:
+        return Comparison(False, lines, f"its data are different ({'; '.join(data)})")
+    if len(both) < len(original.predictions):
+        lost = len(original.predictions) - len(both)
+        return Comparison(False, lines, f"{lost} of its test clips have no prediction now")
+    if same_weights and same_metrics:
+        return Comparison(True, lines, "weights and metrics are equal to the bit")
+    if not environment:
+        return Comparison(False, lines, "the same machine and libraries gave another result")
+    largest = max(float(apart.mean()), *(abs(now - was) for was, now in metrics.values()))
+    return Comparison(
+        largest <= TOLERANCE,
+        lines,
+        f"not to the bit ({'; '.join(environment)}); metrics and probabilities are"
+        f" {'within' if largest <= TOLERANCE else 'beyond'} the tolerance of {TOLERANCE:g}",
+    )
+
+
+def data_differences(original: Training, repeated: Training) -> list[str]:
+    """Name what differs between the clips of two trainings; empty if nothing does.
+
+    The hash of the dataset covers the audio files only, so labels, folds and recordings are
+    compared clip by clip.
+    """
+    found = []
+    if original.tags["dataset.sha256"] != repeated.tags["dataset.sha256"]:
+        found.append("other audio files")
+    both = original.clips.merge(repeated.clips, on="path", suffixes=("", "_repeated"))
+    missing = len(original.clips) - len(both)
+    if missing:
+        found.append(f"{missing} clip{'s are' if missing > 1 else ' is'} missing")
+    for name in CLIP_FACTS:
+        if {name, f"{name}_repeated"} <= set(both):
+            changed = int((both[name] != both[f"{name}_repeated"]).sum())
+            if changed:
+                found.append(f"{changed} clip{'s have' if changed > 1 else ' has'} another {name}")
+    return found
+
+
+def environment_differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Name the libraries whose version differs, and the machine if it is another one."""
+    tags = [f"lineage.{name}" for name in ("machine", "python", *provenance.LIBRARIES)]
+    return [
+        f"{tag.removeprefix('lineage.')} {before.get(tag, 'unknown')} before,"
+        f" {now.get(tag, 'unknown')} now"
+        for tag in tags
+        if before.get(tag) != now.get(tag)
+    ]
