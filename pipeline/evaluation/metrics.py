@@ -1,24 +1,110 @@
-"""Stage ``evaluate``: the trained network on the test fold, which nothing before has seen."""
+"""Compute how good predictions are: accuracy with its interval, per class, reliability."""
 
 from math import sqrt
 from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from pipeline.params import EvaluateParams
+from pipeline.training import calibration
+
+
+def test_figures(
+    predictions: pd.DataFrame,
+    uncalibrated: pd.DataFrame,
+    validation: pd.DataFrame,
+    labels: list[str],
+    settings: EvaluateParams,
+    temperature: float,
+) -> dict[str, float]:
+    """Compute the figures of the test fold, as ``reports/metrics.json`` holds them.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        The model's predictions for the test fold, from
+        :func:`pipeline.training.predictions.by_clip`.
+    uncalibrated : DataFrame
+        The same at temperature 1.
+    validation : DataFrame
+        The model's predictions for the validation fold, which set the threshold.
+    labels : list of str
+        In the model's order.
+    settings : EvaluateParams
+    temperature : float
+        The temperature built into the model.
+
+    Returns
+    -------
+    dict
+        What :func:`metrics` and :func:`answered` return, ``temperature``,
+        ``calibration_error``, and ``calibration_error_before`` and ``log_loss_before`` of the
+        uncalibrated predictions.
+    """
+    threshold = calibration.threshold(confidence(validation, labels), settings.coverage)
+    return {
+        **metrics(predictions, labels, settings),
+        "temperature": temperature,
+        "calibration_error": calibration.calibration_error(reliability(predictions, labels)),
+        "calibration_error_before": calibration.calibration_error(
+            reliability(uncalibrated, labels)
+        ),
+        "log_loss_before": log_loss(uncalibrated, labels),
+        **answered(predictions, labels, threshold),
+    }
+
+
+def crossval_figures(
+    predictions: pd.DataFrame, scores: pd.DataFrame, labels: list[str], settings: EvaluateParams
+) -> dict[str, float]:
+    """Compute the figures of a cross-validation, as ``reports/crossval.json`` holds them.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        From :func:`pipeline.training.folds.by_clip`.
+    scores : DataFrame
+        From :func:`pipeline.training.folds.by_unit`.
+    labels : list of str
+    settings : EvaluateParams
+
+    Returns
+    -------
+    dict
+        ``accuracy`` (mean over the seeds) with the bounds and the level of its interval,
+        ``std_over_folds``, ``std_over_seeds`` if there are several seeds, ``macro_f1``, and the
+        numbers of ``clips``, ``seeds``, ``cpu_seconds_per_unit`` and ``parameters``.
+    """
+    right = predictions["label"] == predictions["predicted"]
+    low, high = interval(right.to_numpy(), predictions["recording"].to_numpy(), settings)
+    seeds = right.groupby(predictions["seed"]).mean()
+    return {
+        "accuracy": float(seeds.mean()),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "accuracy_confidence": settings.confidence,
+        "std_over_folds": float(scores.groupby("fold")["accuracy"].mean().std(ddof=1)),
+        # with one seed the spread is unknown, which is not the same as zero
+        **({"std_over_seeds": float(seeds.std(ddof=1))} if len(seeds) > 1 else {}),
+        "macro_f1": float(per_class(predictions, labels)["f1"].mean()),
+        "clips": int(scores.groupby("seed")["clips"].sum().iloc[0]),
+        "seeds": len(seeds),
+        "cpu_seconds_per_unit": float(scores["cpu_seconds"].mean()),
+        "parameters": int(scores["parameters"].iloc[0]),
+    }
 
 
 def metrics(
     predictions: pd.DataFrame, labels: list[str], settings: EvaluateParams
 ) -> dict[str, float]:
-    """Figures of a set of predictions.
+    """Compute the main figures of a set of predictions.
 
     Parameters
     ----------
     predictions : DataFrame
-        As :func:`by_clip` makes it.
+        From :func:`pipeline.training.predictions.by_clip`.
     labels : list of str
     settings : EvaluateParams
 
@@ -30,9 +116,6 @@ def metrics(
     """
     right = (predictions["label"] == predictions["predicted"]).to_numpy()
     low, high = interval(right, predictions["recording"].to_numpy(), settings)
-    codes = predictions["label"].map({label: i for i, label in enumerate(labels)}).to_numpy()
-    columns = [f"p_{label}" for label in labels]
-    of_truth = predictions[columns].to_numpy()[np.arange(len(codes)), codes]
     classes = per_class(predictions, labels)
     return {
         "accuracy": float(right.mean()),
@@ -40,26 +123,35 @@ def metrics(
         "accuracy_high": high,
         "accuracy_confidence": settings.confidence,
         "macro_f1": float(classes.loc[classes["clips"] > 0, "f1"].mean()),
-        "log_loss": float(-np.log(np.maximum(of_truth, 1e-7)).mean()),
+        "log_loss": log_loss(predictions, labels),
         "clips": len(predictions),
         "recordings": int(predictions["recording"].nunique()),
     }
 
 
+def log_loss(predictions: pd.DataFrame, labels: list[str]) -> float:
+    """Compute the mean negative log probability of the true label, in nats."""
+    codes = predictions["label"].map({label: i for i, label in enumerate(labels)}).to_numpy()
+    columns = [f"p_{label}" for label in labels]
+    of_truth = predictions[columns].to_numpy()[np.arange(len(codes)), codes]
+    return float(-np.log(np.maximum(of_truth, 1e-7)).mean())
+
+
 def interval(
     right: np.ndarray, recordings: np.ndarray, settings: EvaluateParams
 ) -> tuple[float, float]:
-    """Interval of the accuracy: what resampling recordings gives, or a score interval if wider.
+    """Compute an interval for an accuracy: the wider bounds of a bootstrap and a score interval.
 
-    Resampling alone claims too much of few clips: from twenty that are all right it draws nothing
-    but right ones, and its interval is a point. Wilson's score interval (1927) does not have this
-    fault. It takes as many clips as would scatter as these do in their recordings, if each were
-    of its own (the effective sample size of surveys; Korn and Graubard 1998).
+    The bootstrap resamples recordings. Alone it claims too much for few clips: if all of twenty
+    clips are right, every resample is right too, and the interval is a single point. Wilson's
+    score interval (1927) does not have this fault. It uses an effective sample size: the number
+    of independent clips that would vary as much as these clips do within their recordings (Korn
+    and Graubard 1998).
 
     Parameters
     ----------
-    right : (clips,) bool
-    recordings : (clips,)
+    right : array, shape (clips,), bool
+    recordings : array, shape (clips,)
     settings : EvaluateParams
 
     Returns
@@ -74,15 +166,15 @@ def interval(
 def resampled(
     values: np.ndarray, recordings: np.ndarray, settings: EvaluateParams
 ) -> tuple[float, float]:
-    """Bootstrap interval of a mean over clips, resampling recordings.
+    """Compute the bootstrap interval of a mean over clips by resampling recordings.
 
-    Clips of one recording are alike, so they are drawn together: drawing them one by one would
-    claim a narrower interval than the data supports (cluster bootstrap; Field and Welsh 2007).
+    Clips of one recording are alike, so they are drawn together. Drawing single clips would give
+    a narrower interval than the data supports (cluster bootstrap; Field and Welsh 2007).
 
     Parameters
     ----------
-    values : (clips,)
-    recordings : (clips,)
+    values : array, shape (clips,)
+    recordings : array, shape (clips,)
     settings : EvaluateParams
 
     Returns
@@ -109,7 +201,8 @@ def _score_interval(
     accuracy = float(right.mean())
     scatter = np.bincount(codes, weights=right) - accuracy * clips
     variance = float((scatter**2).sum()) / right.size**2
-    # where all are right or all wrong, nothing is known of how alike the clips of a recording are
+    # if all clips are right or all are wrong, the data cannot show how alike the clips of one
+    # recording are, so each recording counts once
     size = min(accuracy * (1 - accuracy) / variance, right.size) if variance else clips.size
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     middle = (accuracy + z**2 / (2 * size)) / (1 + z**2 / size)
@@ -118,12 +211,12 @@ def _score_interval(
 
 
 def per_class(predictions: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
-    """Precision, recall and F1 of every label.
+    """Compute precision, recall and F1 of each label.
 
     Returns
     -------
     DataFrame
-        Columns ``label``, ``precision``, ``recall``, ``f1``, ``clips``; a figure that would
+        Columns ``label``, ``precision``, ``recall``, ``f1``, ``clips``. A score that would
         divide by zero is 0.
     """
     precision, recall, f1, clips = precision_recall_fscore_support(
@@ -134,21 +227,35 @@ def per_class(predictions: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
     )
 
 
+def confusion(predictions: pd.DataFrame, labels: list[str]) -> np.ndarray:
+    """Count the clips of each true label (rows) per predicted label (columns).
+
+    Returns
+    -------
+    array, shape (classes, classes), int64
+    """
+    counts: np.ndarray = confusion_matrix(
+        predictions["label"], predictions["predicted"], labels=labels
+    )
+    return counts
+
+
 def reliability(predictions: pd.DataFrame, labels: list[str], bins: int = 10) -> pd.DataFrame:
-    """Tabulate how often the highest probability is right, by how high it is.
+    """Tabulate accuracy against confidence, the numbers behind a reliability diagram.
 
     Parameters
     ----------
     predictions : DataFrame
-        As :func:`by_clip` makes it.
+        From :func:`pipeline.training.predictions.by_clip`.
     labels : list of str
     bins : int
-        Of equal width (DeGroot and Fienberg 1983).
+        Number of bins of equal width (DeGroot and Fienberg 1983).
 
     Returns
     -------
     DataFrame
-        A row a bin that holds clips: mean ``confidence``, ``accuracy`` and number of ``clips``.
+        One row per bin that is not empty: mean ``confidence``, ``accuracy`` and the number of
+        ``clips``.
     """
     sure = confidence(predictions, labels)
     right = predictions["label"] == predictions["predicted"]
@@ -159,26 +266,35 @@ def reliability(predictions: pd.DataFrame, labels: list[str], bins: int = 10) ->
 
 
 def confidence(predictions: pd.DataFrame, labels: list[str]) -> np.ndarray:
-    """Highest probability of every clip of :func:`by_clip`, shape (clips,)."""
+    """Return the highest probability of each clip, shape (clips,)."""
     highest: np.ndarray = predictions[[f"p_{label}" for label in labels]].to_numpy().max(axis=1)
     return highest
 
 
+def trade_off(predictions: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
+    """Tabulate coverage and accuracy at every threshold.
+
+    See :func:`pipeline.training.calibration.trade_off`.
+    """
+    right = (predictions["label"] == predictions["predicted"]).to_numpy()
+    return calibration.trade_off(confidence(predictions, labels), right)
+
+
 def answered(predictions: pd.DataFrame, labels: list[str], threshold: float) -> dict[str, float]:
-    """Figures of a model that gives no answer below a threshold.
+    """Compute the figures of a model that abstains below a threshold.
 
     Parameters
     ----------
     predictions : DataFrame
-        As :func:`by_clip` makes it.
+        From :func:`pipeline.training.predictions.by_clip`.
     labels : list of str
     threshold : float
 
     Returns
     -------
     dict
-        ``threshold``; ``coverage``, the share of clips that get an answer; and
-        ``accuracy_answered``, of these, which is 0 where there are none.
+        ``threshold``; ``coverage``, the share of clips that are classified; and
+        ``accuracy_answered``, the accuracy on these clips, which is 0 if there are none.
     """
     kept = confidence(predictions, labels) >= threshold
     right = (predictions["label"] == predictions["predicted"]).to_numpy()

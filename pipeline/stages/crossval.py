@@ -7,7 +7,6 @@ from typing import Any
 import mlflow
 import pandas as pd
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
-from sklearn.metrics import confusion_matrix
 
 from pipeline import drawing, params, paths
 from pipeline.evaluation import metrics, plots
@@ -32,45 +31,27 @@ def main() -> str:
     predictions = folds.by_clip(units, results)
     scores = folds.by_unit(units, results)
     classes = metrics.per_class(predictions, card["labels"])
-    right = predictions["label"] == predictions["predicted"]
-    low, high = metrics.interval(
-        right.to_numpy(), predictions["recording"].to_numpy(), settings.evaluate
-    )
-    seeds = right.groupby(predictions["seed"]).mean()
-    figures = {
-        "accuracy": float(seeds.mean()),
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "accuracy_confidence": settings.evaluate.confidence,
-        "std_over_folds": float(scores.groupby("fold")["accuracy"].mean().std(ddof=1)),
-        # of one seed the spread is not known, which is not the same as none
-        **({"std_over_seeds": float(seeds.std(ddof=1))} if len(seeds) > 1 else {}),
-        "macro_f1": float(classes["f1"].mean()),
-        "clips": int(scores.groupby("seed")["clips"].sum().iloc[0]),
-        "seeds": len(seeds),
-        "cpu_seconds_per_unit": float(scores["cpu_seconds"].mean()),
-        "parameters": int(scores["parameters"].iloc[0]),
-    }
+    figures = metrics.crossval_figures(predictions, scores, card["labels"], settings.evaluate)
 
     paths.CROSSVAL.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     scores.to_csv(paths.CROSSVAL_FOLDS, index=False, float_format="%.6f")
     classes.to_csv(paths.CROSSVAL_CLASSES, index=False, float_format="%.6f")
     predictions.to_csv(paths.CROSSVAL_PREDICTIONS, index=False, float_format="%.6f")
-    matrix = confusion_matrix(predictions["label"], predictions["predicted"], labels=card["labels"])
+    matrix = metrics.confusion(predictions, card["labels"])
     title = (
-        f"{figures['accuracy']:.1%} over {len(card['folds'])} folds and {len(seeds)}"
-        f" {'seed' if len(seeds) == 1 else 'seeds'}"
+        f"{figures['accuracy']:.1%} over {len(card['folds'])} folds and {figures['seeds']}"
+        f" {'seed' if figures['seeds'] == 1 else 'seeds'}"
     )
     drawing.save(plots.confusion(matrix, card["labels"], title), paths.CROSSVAL_CONFUSION)
     log(card, settings, figures, units, results)
     over_seeds = (
-        f" and ± {figures['std_over_seeds']:.1%} over {len(seeds)} seeds"
+        f" and ± {figures['std_over_seeds']:.1%} over {figures['seeds']} seeds"
         if "std_over_seeds" in figures
         else ""
     )
     return (
-        f"accuracy {figures['accuracy']:.1%} ({low:.1%} to {high:.1%}), ±"
-        f" {figures['std_over_folds']:.1%} over folds{over_seeds}; {missing} of {len(units)} units"
+        f"accuracy {figures['accuracy']:.1%} ({figures['accuracy_low']:.1%} to"
+        f" {figures['accuracy_high']:.1%}), ± {figures['std_over_folds']:.1%} over folds{over_seeds}; {missing} of {len(units)} units"
         " trained now"
     )
 

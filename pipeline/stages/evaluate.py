@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-from sklearn.metrics import confusion_matrix
 
 from pipeline import drawing, params, paths, tables
 from pipeline.backend import keras
@@ -45,23 +44,12 @@ def main() -> str:
     temperature = record.metrics["temperature"]
     before = by_clip(index, calibration.soften(probabilities, 1 / temperature), labels)
     validation = by_clip(featurized.index.iloc[folds.validation], predict(folds.validation), labels)
-    threshold = calibration.threshold(
-        metrics.confidence(validation, labels), settings.evaluate.coverage
-    )
     classes = metrics.per_class(predictions, labels)
     bins = metrics.reliability(predictions, labels)
-    figures = {
-        **metrics.metrics(predictions, labels, settings.evaluate),
-        "temperature": temperature,
-        "calibration_error": calibration.calibration_error(bins),
-        "calibration_error_before": calibration.calibration_error(
-            metrics.reliability(before, labels)
-        ),
-        "log_loss_before": metrics.metrics(before, labels, settings.evaluate)["log_loss"],
-        **metrics.answered(predictions, labels, threshold),
-    }
-    right = (predictions["label"] == predictions["predicted"]).to_numpy()
-    trade_off = calibration.trade_off(metrics.confidence(predictions, labels), right)
+    figures = metrics.test_figures(
+        predictions, before, validation, labels, settings.evaluate, temperature
+    )
+    trade_off = metrics.trade_off(predictions, labels)
 
     predictions.to_csv(paths.PREDICTIONS, index=False, float_format="%.6f")
     classes.to_csv(paths.PER_CLASS, index=False, float_format="%.6f")
@@ -69,7 +57,7 @@ def main() -> str:
     trade_off.to_csv(paths.ABSTENTION, index=False, float_format="%.6f")
     examples.save(paths.EXAMPLES, predictions, spec.sample_rate)
     paths.METRICS.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    matrix = confusion_matrix(predictions["label"], predictions["predicted"], labels=labels)
+    matrix = metrics.confusion(predictions, labels)
     title = f"Test fold {folds.test_fold}: {figures['accuracy']:.1%} of {len(predictions)} clips"
     drawing.save(plots.confusion(matrix, labels, title), paths.CONFUSION_PLOT)
     history = tables.read(paths.HISTORY)
