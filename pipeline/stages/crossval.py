@@ -51,8 +51,8 @@ def main() -> str:
     )
     return (
         f"accuracy {figures['accuracy']:.1%} ({figures['accuracy_low']:.1%} to"
-        f" {figures['accuracy_high']:.1%}), ± {figures['std_over_folds']:.1%} over folds{over_seeds}; {missing} of {len(units)} units"
-        " trained now"
+        f" {figures['accuracy_high']:.1%}), ± {figures['std_over_folds']:.1%} over folds"
+        f"{over_seeds}; {missing} of {len(units)} units trained now"
     )
 
 
