@@ -1,7 +1,8 @@
-"""Read and write the tables and JSON records that the stages leave.
+"""Read and write the tables and JSON records that pass between stages.
 
-A column has the same type in every table, whatever its values look like: a label ``042`` stays
-text, and a label ``NA`` is not a missing value.
+A column has the same type in every table, whatever its values look like: the label ``042`` stays
+text, and the label ``NA`` is not a missing value. The readers of :mod:`pipeline.data.datasets` keep
+control characters, which CSV cannot hold, out of the text.
 """
 
 import json
@@ -35,20 +36,21 @@ WHOLE = frozenset({"channels", "clips", "epoch", "fold", "sample_rate", "seed", 
 
 
 def read(path: Path, columns: Iterable[str] | None = None) -> pd.DataFrame:
-    """Read a table with every column in its type.
+    """Read a table and give every column its type.
 
     Parameters
     ----------
     path : Path
-        A CSV file with a header.
+        A CSV file whose first line names the columns.
     columns : iterable of str, optional
-        The columns to read; all of them if left out.
+        The columns to read; all if left out.
 
     Returns
     -------
     DataFrame
-        Columns in :data:`TEXT` are text and those in :data:`WHOLE` are int64. Pandas infers the
-        type of every other column, and only an empty cell counts as missing.
+        The columns in the order of the file. Those in :data:`TEXT` are text and those in
+        :data:`WHOLE` are int64. Pandas infers the type of every other column, and only an empty
+        cell counts as missing.
 
     Raises
     ------
@@ -70,24 +72,29 @@ def read(path: Path, columns: Iterable[str] | None = None) -> pd.DataFrame:
         )
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run `dvc repro` to make it.") from None
-    except ValueError as error:  # also what pandas raises for an empty or a damaged file
-        raise UserError(f"{path} is damaged ({error}): run `dvc repro` to make it again.") from None
+    except (ValueError, OverflowError) as error:
+        # ValueError is also the base of what pandas raises for an empty or a damaged file.
+        raise _damaged(path, error) from None
 
 
 def write(path: Path, table: pd.DataFrame, digits: int | None = None) -> None:
-    """Write a table.
+    """Write a table. If writing fails, a table that was there before stays as it was.
 
     Parameters
     ----------
     path : Path
+        The CSV file. Missing folders are made.
     table : DataFrame
         Its index is not written.
     digits : int, optional
-        Digits after the decimal point of every float; all that are needed if left out.
+        Digits after the decimal point of every float; if left out, as many as it takes to read
+        the same float back.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     form = None if digits is None else f"%.{digits}f"
-    table.to_csv(path, index=False, float_format=form, lineterminator="\n")
+    unfinished = path.with_name(path.name + ".part")
+    table.to_csv(unfinished, index=False, float_format=form, lineterminator="\n")
+    unfinished.replace(path)
 
 
 def read_json(path: Path) -> Any:
@@ -102,8 +109,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run `dvc repro` to make it.") from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): run `dvc repro` to make it again.") from None
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, error) from None
 
 
 def write_json(path: Path, record: Any) -> None:
@@ -111,3 +118,8 @@ def write_json(path: Path, record: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     path.write_text(text, encoding="utf-8")
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    why = " ".join(str(error).split()).removesuffix(".")
+    return UserError(f"{path} is damaged ({why}): run `dvc repro` to make it again.")
