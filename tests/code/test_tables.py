@@ -1,4 +1,4 @@
-"""Tables and records come back from the disk as they went there, whatever their labels look like."""
+"""Tables and records are read back as they were written, whatever their labels look like."""
 
 from pathlib import Path
 
@@ -135,7 +135,7 @@ def test_a_damaged_record_is_one_sentence(content: bytes, tmp_path: Path) -> Non
 
 
 def test_a_record_keeps_labels_as_keys_and_values(tmp_path: Path) -> None:
-    record = {"labels": LABELS, "recall": {label: 0.1 for label in LABELS}}
+    record = {"labels": LABELS, "recall": dict.fromkeys(LABELS, 0.1)}
     tables.write_json(tmp_path / "new" / "record.json", record)
     assert tables.read_json(tmp_path / "new" / "record.json") == record
     assert (tmp_path / "new" / "record.json").read_text(encoding="utf-8").endswith("}\n")
