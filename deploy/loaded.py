@@ -7,7 +7,7 @@ SERVING = (
     "bentoml_cli.cli",  # the process that supervises
     "_bentoml_impl.worker.service",  # the worker
     "pipeline.serving.service",
-    "pipeline.serving.api",
+    "pipeline.serving.app",
     "av",
 )
 

@@ -40,21 +40,14 @@ def main(registry: str | None = None) -> str:
     """
     name = image.read_name()
     full = f"{registry}/{name}" if registry else name
-    held = files(full, config.load(), timeout())
+    held = files(full, config.load(), Limits())
     write(FILE, held)
     said = smoke.write()
     config.output(label=name.split(":")[1])
     return f"{FILE} with {len(held)} files for {full}; {said}"
 
 
-def timeout() -> int:
-    """Seconds that the service allows a request."""
-    from pipeline.serving.service import TIMEOUT
-
-    return TIMEOUT
-
-
-def files(name: str, chosen: Settings, seconds: int) -> dict[str, str]:
+def files(name: str, chosen: Settings, limits: Limits) -> dict[str, str]:
     """Content of the bundle by path.
 
     Parameters
@@ -62,14 +55,14 @@ def files(name: str, chosen: Settings, seconds: int) -> dict[str, str]:
     name : str
         Of the image, with registry and tag.
     chosen : Settings
-    seconds : int
-        That the service allows a request.
+    limits : pipeline.serving.settings.Settings
+        Limits of the service.
 
     Returns
     -------
     dict
     """
-    limits = Limits()
+    seconds = limits.request_seconds
     return {
         "Dockerrun.aws.json": _json(
             {
@@ -112,7 +105,7 @@ def files(name: str, chosen: Settings, seconds: int) -> dict[str, str]:
 
 def refusal(limits: Limits) -> str:
     """Say what the service says of a request that is too large."""
-    return json.dumps({"error": f"The request is larger than {limits.max_bytes / 1e6:g} MB."})
+    return json.dumps({"error": limits.too_large})
 
 
 def options(chosen: Settings, seconds: int) -> dict[str, dict[str, Any]]:

@@ -66,15 +66,14 @@ def trained() -> Trained:
 def bundle(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with everything in it; not to be changed."""
     from pipeline.registry import package
-    from pipeline.serving import classifier, monitoring
+    from pipeline.serving import classifier, drift
 
     summaries = [classifier.summarise(clip) for clip in trained.clips]
     reference = {
-        name: monitoring.histogram([summary[name] for summary in summaries])
-        for name in summaries[0]
+        name: drift.histogram([summary[name] for summary in summaries]) for name in summaries[0]
     }
-    reference["confidence"] = monitoring.histogram(np.linspace(0.5, 1, 50).tolist())
-    reference["label"] = monitoring.shares(LABELS * 8, LABELS)
+    reference["confidence"] = drift.histogram(np.linspace(0.5, 1, 50).tolist())
+    reference["label"] = drift.shares(LABELS * 8, LABELS)
     folder = tmp_path_factory.mktemp("service") / "bundle"
     package.write(
         folder,

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pipeline import params, paths, tables
 from pipeline.errors import UserError
 from pipeline.registry import champions
-from pipeline.serving import bundle, classifier, monitoring
+from pipeline.serving import bundle, classifier, drift
 from pipeline.serving.classifier import Classifier
 from pipeline.sound.examples import load as load_examples
 from pipeline.sound.examples import write as write_examples
@@ -204,11 +204,11 @@ def reference(
     if material is not None:
         rows = np.flatnonzero(material.index["window"] == 0)
         summaries = [classifier.summarise(material.array[row]) for row in rows]
-        held |= {name: monitoring.histogram([s[name] for s in summaries]) for name in summaries[0]}
+        held |= {name: drift.histogram([s[name] for s in summaries]) for name in summaries[0]}
     if predictions is not None:
         confidences = predictions[[f"p_{label}" for label in labels]].max(axis=1)
-        held["confidence"] = monitoring.histogram(confidences.tolist())
-        held["label"] = monitoring.shares(predictions["predicted"], labels)
+        held["confidence"] = drift.histogram(confidences.tolist())
+        held["label"] = drift.shares(predictions["predicted"], labels)
     return held
 
 

@@ -1,6 +1,7 @@
-"""What is in a serving bundle, and whether it is whole.
+"""Name the files of a serving bundle, and read and check them.
 
-Standard library alone: the process that supervises the service asks it before it starts a worker.
+This module uses only the standard library, because the process that supervises the service checks
+the bundle before it starts a worker.
 """
 
 import hashlib
@@ -21,11 +22,11 @@ FIELDS = (
     *("name", "version", "aliases", "labels", "threshold", "description", "metrics", "dataset"),
     *("features", "lineage", "examples", "checksums"),
 )
-"""Of a card."""
+"""The fields of a card."""
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files that are there, but for the card, by their path in the bundle."""
+    """Return the SHA-256 of every file except the card, by its path in the bundle."""
     files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
     return {
         name: hashlib.sha256(file.read_bytes()).hexdigest()
@@ -35,12 +36,12 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """Read the card of a bundle, once the files that it speaks of turned out to be whole.
+    """Check the files of a bundle and return its card.
 
     Parameters
     ----------
     folder : Path
-        As :mod:`pipeline.registry.package` writes it.
+        Written by :mod:`pipeline.registry.package`.
 
     Returns
     -------
@@ -49,7 +50,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        When the bundle is missing, or a file of it is missing or is not the one that was written.
+        If a file is missing or damaged, or if an earlier release wrote the bundle.
     """
     file = folder / CARD
     try:
@@ -61,21 +62,48 @@ def read_card(folder: Path) -> dict[str, Any]:
             if name not in found:
                 raise FileNotFoundError
             if found[name] != checksum:
-                raise ValueError("it is not the file that was written")
+                raise ValueError("its checksum is wrong")
     except FileNotFoundError:
         raise UserError(
-            f"{file} is missing: make the bundle with `python -m pipeline package`, which needs a"
-            " registered model (`make run`)."
+            f"{file} is missing: run `python -m pipeline package`. It needs a registered model"
+            " (`make run`)."
         ) from None
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from None
     except KeyError:
         raise UserError(
-            f"{file} is of an earlier kind: make the bundle again with"
-            " `python -m pipeline package`."
+            f"{file} is from an earlier release: run `python -m pipeline package` again."
         ) from None
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"{file} is damaged ({error}): make the bundle again with `python -m pipeline package`."
+            f"{file} is damaged ({error}): run `python -m pipeline package` again."
         ) from None
     return card
+
+
+def read_reference(folder: Path) -> dict[str, Any]:
+    """Read the reference that drift is measured against.
+
+    Parameters
+    ----------
+    folder : Path
+        The bundle.
+
+    Returns
+    -------
+    dict
+        Histograms by quantity, see :mod:`pipeline.serving.drift`.
+
+    Raises
+    ------
+    UserError
+        If it is missing or damaged.
+    """
+    file = folder / REFERENCE
+    try:
+        held: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file} is missing: run `python -m pipeline package`.") from None
+    except ValueError:
+        raise UserError(f"{file} is damaged: run `python -m pipeline package` again.") from None
+    return held

@@ -1,12 +1,11 @@
-"""Waveform to probabilities with a serving bundle: numpy, scipy and LiteRT, no TensorFlow.
+"""Classify waveforms with a serving bundle, using numpy, scipy and LiteRT but not TensorFlow.
 
-The same code answers a request, predicts files without a server and is held against Keras when
-the bundle is made.
+The service and ``python -m pipeline predict`` use this code, and ``python -m pipeline package``
+compares it with Keras.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
@@ -21,7 +20,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.serving.bundle import MODEL, REFERENCE, SPEC, read_card
+from pipeline.serving.bundle import MODEL, SPEC, read_card
 from pipeline.sound.features import FeatureSpec, extract, normalise, windows
 
 if TYPE_CHECKING:
@@ -36,20 +35,20 @@ silent. Its features are the same whatever the label, so its probabilities would
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the model says of a clip.
+    """The model's prediction for a clip.
 
     Attributes
     ----------
-    probabilities : array, shape (labels,)
+    probabilities : array, shape (labels,), float32
         The mean over the windows.
-    starts : array, shape (windows,)
-        Where the windows begin, in seconds.
-    windows : array, shape (windows, labels)
+    starts : array, shape (windows,), float64
+        Start of each window, in seconds.
+    windows : array, shape (windows, labels), float32
         Probabilities of each window.
-    features : array, shape (bands, frames)
-        Of the first window, as extracted, not normalised.
+    features : array, shape (bands, frames), float32
+        Features of the first window, not normalised.
     summary : dict
-        See :func:`summarise`; of the first window.
+        Summary of these features, see :func:`summarise`.
     """
 
     probabilities: Floats
@@ -60,19 +59,20 @@ class Prediction:
 
 
 _MAKING = threading.Lock()
-"""Standard error is one for all threads."""
+"""All threads share one standard error, so only one of them may redirect it at a time."""
 
 
 @contextmanager
 def without_notes() -> Iterator[None]:
-    """Hold back what native code notes on standard error; its warnings and errors come after.
+    """Drop lines that begin with ``INFO:`` from what native code writes to standard error.
 
-    LiteRT says which delegate it uses, and has no log level. Nothing is lost up to 64 KB.
+    LiteRT reports which delegate it uses and has no log level. All other lines are written at the
+    end; up to 64 KB of them are kept.
     """
     sys.stderr.flush()
     stderr = os.dup(2)
     ours, theirs = os.pipe()
-    os.set_blocking(theirs, False)  # whoever writes more than a pipe holds must not wait for us
+    os.set_blocking(theirs, False)  # a writer must not block when the pipe is full
     os.dup2(theirs, 2)
     os.close(theirs)
     try:
@@ -85,8 +85,8 @@ def without_notes() -> Iterator[None]:
         os.write(2, b"".join(line for line in lines if not line.startswith(b"INFO: ")))
 
 
-class Silence(Exception):  # noqa: N818  # a fact, and no fault
-    """There is nothing to classify; the message is one sentence."""
+class Silence(Exception):  # noqa: N818  # it describes the clip
+    """The clip is silent, so there is nothing to classify; the message is one sentence."""
 
 
 class Classifier:
@@ -98,8 +98,8 @@ class Classifier:
         In LiteRT's format.
     spec : FeatureSpec
     card : dict
-        What the bundle says of its model; ``labels`` are in the order of the outputs, and below
-        ``threshold`` the clip is none of these.
+        The bundle's card. Its ``labels`` are in the order of the model's outputs; a probability
+        below its ``threshold`` means that the clip is probably none of the labels.
     """
 
     def __init__(self, model: bytes, spec: FeatureSpec, card: dict[str, Any]) -> None:
@@ -117,7 +117,7 @@ class Classifier:
         Parameters
         ----------
         folder : Path
-            As :mod:`pipeline.registry.package` writes it.
+            Written by :mod:`pipeline.registry.package`.
 
         Returns
         -------
@@ -126,41 +126,48 @@ class Classifier:
         Raises
         ------
         UserError
-            When it is not there, or is not a bundle.
+            If it is missing, damaged, or not a bundle.
         """
         card = read_card(folder)
         try:
             classifier = cls((folder / MODEL).read_bytes(), FeatureSpec.load(folder / SPEC), card)
             classifier.warm_up()
         except (KeyError, OSError, RuntimeError, TypeError, ValueError, BadZipFile) as error:
-            reason = " ".join(str(error).split())  # LiteRT's take several lines
+            reason = " ".join(str(error).split())  # LiteRT's messages have several lines
             raise UserError(
-                f"{folder} is not a bundle ({reason}): make it again with"
-                " `python -m pipeline package`."
+                f"{folder} is not a bundle ({reason}): run `python -m pipeline package` again."
             ) from None
         return classifier
 
     def warm_up(self) -> None:
-        """Do everything once, so that the first caller in this thread does not wait for it."""
+        """Classify once, so that the first request in this thread does not wait for loading.
+
+        Raises
+        ------
+        ValueError
+            If the model's output does not fit the labels, or is not finite.
+        """
         probabilities = self.infer(self.extract([np.zeros(self.spec.samples, np.float32)]))
         if probabilities.shape != (1, len(self.labels)):
-            raise ValueError(f"the model has {probabilities.shape[1]} outputs for its labels")
+            raise ValueError(
+                f"the model has {probabilities.shape[1]} outputs for {len(self.labels)} labels"
+            )
         if not np.isfinite(probabilities).all():
-            raise ValueError("the model's probabilities of silence are not numbers")
+            raise ValueError("the model's probabilities for silence are not finite numbers")
 
     def predict(self, waveform: Floats, most: int, *, overlapping: bool = False) -> Prediction:
         """Classify a clip.
 
         Parameters
         ----------
-        waveform : array, shape (samples,)
+        waveform : array, shape (samples,), float32
             At the spec's sample rate.
         most : int
-            Windows that are analysed; what comes after them is not.
+            Maximum number of windows; the rest of the clip is ignored.
         overlapping : bool
-            Take windows all half a window apart, over the whole clip, without those that are
-            silent. Otherwise the clip is taken as in training: cut or padded to one window, or
-            split.
+            If true, analyse a window every half window length, over the whole clip, and leave out
+            silent windows. If false, treat the clip as in training: cut or pad it to one window,
+            or split it.
 
         Returns
         -------
@@ -169,7 +176,7 @@ class Classifier:
         Raises
         ------
         Silence
-            When there is no window with sound in it.
+            If all windows are silent.
         """
         rate, samples = self.spec.sample_rate, self.spec.samples
         pieces: Sequence[Floats]
@@ -195,21 +202,23 @@ class Classifier:
         )
 
     def knows(self, probabilities: Floats) -> bool:
-        """Whether the most probable label is probable enough; if not, the clip is none of these.
+        """Whether the highest probability reaches the threshold.
+
+        If it does not, the clip is probably none of the labels (out-of-distribution).
 
         Parameters
         ----------
-        probabilities : array, shape (labels,) or (windows, labels)
-            Of a clip, or of windows of which one is enough.
+        probabilities : array, shape (labels,) or (windows, labels), float32
+            Those of a clip or of its windows, of which one has to reach the threshold.
         """
         return float(probabilities.max()) >= self.threshold
 
     def extract(self, pieces: Iterable[Floats]) -> Floats:
-        """Features of windows, as the featurize stage has them: not normalised.
+        """Extract the features of windows as the featurize stage does, without normalising them.
 
         Parameters
         ----------
-        pieces : iterable of array, each of shape (samples,)
+        pieces : iterable of array, shape (samples,), float32
 
         Returns
         -------
@@ -218,13 +227,14 @@ class Classifier:
         return np.stack([extract(piece, self.spec) for piece in pieces])
 
     def infer(self, features: Floats) -> Floats:
-        """Probabilities of windows.
+        """Return the probabilities of windows.
 
-        One at a time: a larger batch gains LiteRT nothing and would need memory for itself.
+        The model gets one window at a time: with LiteRT, a larger batch is not faster and needs
+        more memory.
 
         Parameters
         ----------
-        features : array, shape (windows, bands, frames)
+        features : array, shape (windows, bands, frames), float32
             Not normalised.
 
         Returns
@@ -240,7 +250,7 @@ class Classifier:
         return probabilities
 
     def _interpreter(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-        """Give this thread's interpreter: one is not made for two threads at a time."""
+        """Return this thread's interpreter, because threads cannot share one."""
         if not hasattr(self._own, "interpreter"):
             from ai_edge_litert.interpreter import (  # type: ignore[import-untyped]
                 Interpreter,
@@ -259,19 +269,19 @@ class Classifier:
 
 
 def overlap(waveform: Floats, spec: FeatureSpec, most: int) -> list[Floats]:
-    """Windows half a window apart, as many as cover the waveform; the last one is padded.
+    """Cut a waveform into windows that overlap by half; the last one is padded.
 
     Parameters
     ----------
-    waveform : array, shape (samples,)
+    waveform : array, shape (samples,), float32
     spec : FeatureSpec
     most : int
-        Windows are given.
+        Maximum number of windows.
 
     Returns
     -------
-    list of array, each of shape (spec.samples,)
-        At least one; all but a padded one share the waveform's memory.
+    list of array, shape (spec.samples,), float32
+        At least one window. Windows that are not padded share the waveform's memory.
     """
     hop = spec.samples // 2
     count = min(most, 1 + math.ceil(max(0, waveform.size - spec.samples) / hop))
@@ -283,19 +293,19 @@ def overlap(waveform: Floats, spec: FeatureSpec, most: int) -> list[Floats]:
 
 
 def summarise(features: Floats) -> dict[str, float]:
-    """Few numbers that say what a window is like, to notice when windows become unlike training.
+    """Summarise a window in a few numbers, to detect drift away from the training data.
 
     Parameters
     ----------
-    features : array, shape (bands, frames)
-        As extracted.
+    features : array, shape (bands, frames), float32
+        Not normalised.
 
     Returns
     -------
     dict
         ``level``, the mean of all values; ``contrast``, their standard deviation; and
-        ``centroid``, the mean number of the band, weighted by how far the band is above the
-        lowest one.
+        ``centroid``, the mean band number, weighted by the band's mean value above that of the
+        weakest band.
     """
     bands = features.mean(axis=1, dtype=np.float64)
     weights = bands - bands.min()
@@ -309,37 +319,20 @@ def summarise(features: Floats) -> dict[str, float]:
 
 
 def envelope(waveform: Floats, most: int) -> list[tuple[float, float]]:
-    """Lowest and highest sample of at most `most` equal stretches, to draw the waveform from.
+    """Return the lowest and highest sample of equally long stretches, for drawing the waveform.
 
     Parameters
     ----------
-    waveform : array, shape (samples,)
+    waveform : array, shape (samples,), float32
     most : int
-        Stretches are given.
+        Maximum number of stretches.
 
     Returns
     -------
     list of (float, float)
-        Within -1 and 1, which is full scale.
+        Between -1 and 1, which is full scale.
     """
     edges = np.linspace(0, waveform.size, min(most, waveform.size), endpoint=False).astype(np.intp)
     low = np.minimum.reduceat(waveform, edges).clip(-1, 1).round(4).tolist()
     high = np.maximum.reduceat(waveform, edges).clip(-1, 1).round(4).tolist()
     return list(zip(low, high, strict=True))
-
-
-def read_reference(folder: Path) -> dict[str, Any]:
-    """Read what the predictions of a bundle are compared with; empty where nothing is known.
-
-    Raises
-    ------
-    UserError
-        When it is not JSON.
-    """
-    try:
-        held: dict[str, Any] = json.loads((folder / REFERENCE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        raise UserError(f"{folder / REFERENCE} is not JSON: make the bundle again.") from None
-    return held

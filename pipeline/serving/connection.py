@@ -1,7 +1,7 @@
-"""How long a connection may take to say what it wants.
+"""Limit how long the header of a request may take to arrive.
 
-uvicorn waits for the header of a first request as long as the connection lasts, and offers no
-limit; the body is limited in :mod:`pipeline.serving.api`.
+uvicorn has no such limit: it waits for the header as long as the connection is open. The time for
+the body is limited in :mod:`pipeline.serving.admission`.
 """
 
 import asyncio
@@ -17,17 +17,18 @@ ANSWER = (
 
 
 def limit_headers(seconds: float) -> None:
-    """Have servers that uvicorn is asked for from now on close connections that take longer.
+    """Make uvicorn servers created from now on close connections that are too slow.
 
     Parameters
     ----------
     seconds : float
-        From the connection, or from the first byte of a later request, to the end of its header.
+        Maximum time until the end of the header; counted from the start of the connection, or from
+        the first byte of a later request.
     """
     base: Any = auto.AutoHTTPProtocol
 
     class Limited(base):  # type: ignore[misc]
-        """uvicorn's protocol with a timer; it runs while there is no request in progress."""
+        """uvicorn's protocol with a timer that runs while no request is in progress."""
 
         timer: asyncio.TimerHandle | None = None
         begun = False
@@ -57,9 +58,9 @@ def limit_headers(seconds: float) -> None:
             self.timer = None
             if self.transport.is_closing():
                 return
-            if self.begun and self.cycle is None:  # nothing was answered on it yet
+            if self.begun and self.cycle is None:  # no request was answered on it yet
                 self.transport.write(ANSWER)
             self.transport.close()
 
-    # "auto" is what BentoML leaves uvicorn's configuration at, and this is what it stands for
+    # BentoML leaves uvicorn's protocol at "auto", which stands for this class
     auto.AutoHTTPProtocol = Limited

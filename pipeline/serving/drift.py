@@ -1,125 +1,246 @@
-"""Compare logged predictions with the training: ``python -m pipeline drift LOGS...``."""
+"""Measure how far logged predictions have moved from the training data.
+
+    python -m pipeline drift predictions/*.jsonl*
+
+The measure is the population stability index (PSI) of a few quantities: the sum of
+(o - e) ln(o / e) over bins, where `e` is the share of the bundle's reference in a bin and `o` that
+of the predictions (Siddiqi, Credit Risk Scorecards, 2006). The usual reading is: below 0.1 stable,
+0.1 to 0.25 a moderate shift, above 0.25 a large shift. A small sample has a positive PSI by chance
+alone, so the verdict is about the PSI minus its expected value by chance.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
+import time
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline import paths
-from pipeline.errors import UserError
+from pipeline.serving import bundle, prediction_log
 
-if TYPE_CHECKING:
-    pass
-from pipeline.serving import monitoring
+Values = Mapping[str, float | str]
+"""A prediction: its quantities by name; ``label`` is text, the others are numbers."""
+
+MODERATE, LARGE = 0.1, 0.25
+"""PSI above which a shift is called moderate or large."""
+
+BINS = 10
+ENOUGH = 50
+"""Number of predictions needed to report drift; with fewer, chance dominates."""
+
+
+def histogram(values: Sequence[float]) -> dict[str, list[float]]:
+    """Sort a quantity into equally full bins of about ten values or more.
+
+    Parameters
+    ----------
+    values : sequence of float
+
+    Returns
+    -------
+    dict
+        ``edges`` between the bins, ascending, and ``counts``, one more than edges.
+    """
+    ordered = sorted(values)
+    bins = max(2, min(BINS, len(ordered) // 10))
+    cuts = {ordered[len(ordered) * i // bins] for i in range(1, bins)}
+    edges = sorted(cuts - {ordered[0]})  # a bin below the lowest value would be empty
+    counts = [0] * (len(edges) + 1)
+    for value in ordered:
+        counts[bisect_right(edges, value)] += 1
+    return {"edges": edges, "counts": [float(count) for count in counts]}
+
+
+def shares(predicted: Iterable[str], labels: Sequence[str]) -> dict[str, list[Any]]:
+    """Count how often each label was predicted.
+
+    Returns
+    -------
+    dict
+        ``labels`` and ``counts``.
+    """
+    counts = dict.fromkeys(labels, 0.0)
+    for label in predicted:
+        counts[label] += 1
+    return {"labels": list(labels), "counts": list(counts.values())}
+
+
+def psi(expected: Sequence[float], observed: Sequence[float]) -> float:
+    """Return the population stability index of two histograms.
+
+    Half a count is added to each bin, so that an empty bin does not make the index infinite.
+
+    Parameters
+    ----------
+    expected, observed : sequence of float
+        Counts in the same bins.
+
+    Returns
+    -------
+    float
+        0 for equal shares, without an upper bound.
+
+    Examples
+    --------
+    >>> round(psi([50, 50], [5, 5]), 3)
+    0.0
+    >>> round(psi([50, 50], [10, 0]), 1)
+    1.4
+    """
+    bins = len(expected)
+    e_total, o_total = sum(expected) + bins / 2, sum(observed) + bins / 2
+    total = 0.0
+    for e_count, o_count in zip(expected, observed, strict=True):
+        e, o = (e_count + 0.5) / e_total, (o_count + 0.5) / o_total
+        total += (o - e) * math.log(o / e)
+    return total
+
+
+def by_chance(expected: Sequence[float], observed: Sequence[float]) -> float:
+    """Return the mean PSI of two samples of one population: (bins - 1) (1/n + 1/m).
+
+    Source: Yurdakul, Statistical Properties of Population Stability Index, 2018.
+    """
+    return (len(expected) - 1) * (1 / max(1, sum(expected)) + 1 / max(1, sum(observed)))
+
+
+def verdict(excess: float) -> str:
+    """Name a shift: 'stable', 'moderate' or 'large'.
+
+    Parameters
+    ----------
+    excess : float
+        The PSI minus its expected value by chance.
+    """
+    return "large" if excess > LARGE else "moderate" if excess > MODERATE else "stable"
+
+
+class Drift:
+    """Compare the latest predictions with the reference.
+
+    Parameters
+    ----------
+    reference : dict
+        Histograms by quantity, made by :func:`histogram` and :func:`shares`.
+    size : int
+        Number of latest predictions to compare.
+    """
+
+    def __init__(self, reference: Mapping[str, Mapping[str, Any]], size: int) -> None:
+        self.reference = reference
+        self.counts = {name: [0.0] * len(h["counts"]) for name, h in reference.items()}
+        self._latest: deque[tuple[float, dict[str, int]]] = deque()
+        self._size = size
+
+    def __len__(self) -> int:
+        return len(self._latest)
+
+    @property
+    def since(self) -> float:
+        """Time of the oldest prediction that is compared, in seconds since 1970."""
+        return self._latest[0][0] if self._latest else math.nan
+
+    def add(self, values: Values) -> None:
+        """Count a prediction; quantities that the reference does not have are ignored."""
+        places = {}
+        for name, held in self.reference.items():
+            place = _place(held, values.get(name))
+            if place is not None:
+                places[name] = place
+                self.counts[name][place] += 1
+        self._latest.append((time.time(), places))
+        if len(self._latest) > self._size:
+            for name, place in self._latest.popleft()[1].items():
+                self.counts[name][place] -= 1
+
+    def psi(self) -> dict[str, float]:
+        """Return the PSI of each quantity."""
+        return {name: psi(h["counts"], self.counts[name]) for name, h in self.reference.items()}
 
 
 def report(
-    reference: Mapping[str, Mapping[str, Any]], predictions: Sequence[monitoring.Values]
+    reference: Mapping[str, Mapping[str, Any]], predictions: Sequence[Values]
 ) -> list[tuple[str, float, float, str]]:
     """Compare logged predictions with the reference.
 
     Parameters
     ----------
     reference : dict
-        Of the bundle.
+        From the bundle.
     predictions : sequence of mapping
-        As logged.
+        From the log.
 
     Returns
     -------
-    list of (quantity, psi, psi by chance, verdict)
-        The most changed first; the verdict is 'stable', 'moved' or 'changed'.
+    list of (quantity, PSI, PSI by chance, verdict)
+        The largest PSI first.
     """
-    drift = monitoring.Drift(reference, max(1, len(predictions)))
+    drift = Drift(reference, max(1, len(predictions)))
     for values in predictions:
         drift.add(values)
     rows = []
     for name, index in drift.psi().items():
-        chance = monitoring.by_chance(reference[name]["counts"], drift.counts[name])
-        excess = index - chance
-        verdict = "changed" if excess > 0.25 else "moved" if excess > 0.1 else "stable"
-        rows.append((name, index, chance, verdict))
+        chance = by_chance(reference[name]["counts"], drift.counts[name])
+        rows.append((name, index, chance, verdict(index - chance)))
     return sorted(rows, key=lambda row: row[1], reverse=True)
 
 
-def read_log(files: Iterable[Path]) -> tuple[list[dict[str, Any]], int]:
-    """Read what the monitor logged, a JSON object a line.
-
-    Returns
-    -------
-    predictions : list of dict
-    damaged : int
-        Lines that are none: a service that is killed, or whose disk is full, leaves them behind.
-
-    Raises
-    ------
-    UserError
-        When a file cannot be read, or holds something else.
-    """
-    predictions: list[dict[str, Any]] = []
-    damaged = 0
-    for file in files:
-        before, first = len(predictions), 0
-        try:
-            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            raise UserError(f"{file} cannot be read: give the log files of predictions.") from None
-        for number, line in enumerate(lines, 1):
-            try:
-                values = json.loads(line)
-                known = {"label", "confidence"} <= values.keys()
-            except (AttributeError, ValueError):
-                known = False
-            if known:
-                predictions.append(values)
-            else:
-                damaged += 1
-                first = first or number
-        if first and len(predictions) == before:
-            raise UserError(f"{file}, line {first}, is not a logged prediction, and none follows.")
-    return predictions, damaged
-
-
-def main(files: Sequence[Path], bundle: Path) -> str:
-    """Print the drift report of logged predictions.
+def main(files: Sequence[Path], folder: Path) -> str:
+    """Print the drift of logged predictions.
 
     Parameters
     ----------
     files : sequence of Path
-        Logs.
-    bundle : Path
-        With the reference.
+        Log files.
+    folder : Path
+        The bundle with the reference.
 
     Returns
     -------
     str
         The closing line.
+
+    Raises
+    ------
+    UserError
+        If the reference or a log cannot be read.
     """
-    file = bundle / "reference.json"
-    try:
-        reference = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file} is missing: run `python -m pipeline package`.") from None
-    predictions, damaged = read_log(files)
+    reference = bundle.read_reference(folder)
+    predictions, damaged = prediction_log.read(files)
     rows = report(reference, predictions)
-    print(f"{'quantity':<12}{'PSI':>8}{'by chance':>12}  verdict")
-    for name, index, chance, verdict in rows:
-        print(f"{name:<12}{index:>8.3f}{chance:>12.3f}  {verdict}")
-    changed = [name for name, _, _, verdict in rows if verdict == "changed"]
-    few = "; fewer than 50 say little" if len(predictions) < monitoring.ENOUGH else ""
-    lost = f"; {damaged} damaged lines left out" if damaged else ""
-    return f"{len(predictions)} predictions, changed: {', '.join(changed) or 'none'}{few}{lost}"
+    print(f"{'quantity':<12}{'PSI':>8}{'by chance':>12}  shift")
+    for name, index, chance, shift in rows:
+        print(f"{name:<12}{index:>8.3f}{chance:>12.3f}  {shift}")
+    large = [name for name, _, _, shift in rows if shift == "large"]
+    few = f"; fewer than {ENOUGH} say little" if len(predictions) < ENOUGH else ""
+    lost = f"; {damaged} damaged lines skipped" if damaged else ""
+    return f"{len(predictions)} predictions, large shift: {', '.join(large) or 'none'}{few}{lost}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m pipeline drift``."""
-    parser.add_argument("logs", nargs="+", type=Path, help="files that the service logged to")
-    parser.add_argument("--bundle", type=Path, default=paths.BUNDLE, help="with the reference")
+    parser.add_argument(
+        "logs", nargs="+", type=Path, help="log files of the service (SOUND_PREDICTION_LOG)"
+    )
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        default=paths.BUNDLE,
+        help="the bundle that the service used (default: %(default)s)",
+    )
 
 
 def run(options: argparse.Namespace) -> str:
     """Run the command with its options."""
     return main(options.logs, options.bundle)
+
+
+def _place(held: Mapping[str, Any], value: float | str | None) -> int | None:
+    if isinstance(value, str):
+        return held["labels"].index(value) if value in held.get("labels", ()) else None
+    return None if value is None or "edges" not in held else bisect_right(held["edges"], value)

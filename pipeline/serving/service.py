@@ -1,8 +1,8 @@
-"""The BentoML service: ``bentoml serve``.
+"""Run the application as a BentoML service: ``bentoml serve``.
 
-BentoML brings the process, its worker, probes and the image; requests are answered by
-:mod:`pipeline.serving.api`. The process that supervises the worker loads this module as well, so
-everything heavy waits until a worker starts.
+BentoML provides the process, its worker, probes and the image; :mod:`pipeline.serving.app` answers
+the requests. The process that supervises the worker also imports this module, so everything heavy
+is imported when a worker starts.
 """
 
 import atexit
@@ -12,62 +12,58 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-# Before anything else reads them. One thread a BLAS call: its others would fight with ours for the
-# cores. And tell nobody that the service is used.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
-
-import bentoml
-
 from pipeline.errors import UserError
 from pipeline.serving.bundle import read_card
-from pipeline.serving.settings import Settings
+from pipeline.serving.settings import NAME, PROCESS_ENVIRONMENT, Settings
+
+for variable, setting in PROCESS_ENVIRONMENT.items():  # before the libraries read them
+    os.environ.setdefault(variable, setting)
+
+import bentoml  # noqa: E402
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-TIMEOUT = 45
-"""Seconds a request may take: 30 to arrive, 2 to wait, 10 to be decoded."""
 
-if "uvicorn" in sys.modules:  # a worker: its server is made after this module is read
+def _settings() -> Settings:
+    """Read the settings; if they are wrong, use the defaults until the start reports the error."""
+    try:
+        return Settings.read()
+    except UserError:
+        return Settings()
+
+
+if "uvicorn" in sys.modules:  # in a worker, whose server is made after this module is imported
     from pipeline.serving.connection import limit_headers
 
-    limit_headers(Settings.read().max_arrival_seconds)
+    limit_headers(_settings().max_arrival_seconds)
 
 SUPERVISOR = "SERVICE_SUPERVISOR"
-"""Environment variable: the process that a worker tells when it cannot start."""
+"""Environment variable: process id of the supervisor, which a worker signals if it cannot start."""
 
-_answer: "ASGIApp | None" = None
+_app: "ASGIApp | None" = None
 
 
 async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
-    """Pass a request to the application of this worker; BentoML starts it before any arrives."""
-    assert _answer is not None  # noqa: S101
-    await _answer(scope, receive, send)
+    """Pass a request to this worker's application, which exists before any request arrives."""
+    assert _app is not None  # noqa: S101
+    await _app(scope, receive, send)
 
 
 @bentoml.service(
-    name="sound-classifier",
+    name=NAME,
     workers=1,
-    traffic={"timeout": TIMEOUT},
-    # BentoML's own figures have a time series for every path that anybody asks for: ours have not.
+    traffic={"timeout": _settings().request_seconds},
+    # BentoML's metrics have a time series for every path that a client makes up; ours do not
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
-    envs=[
-        {"name": "OPENBLAS_NUM_THREADS", "value": "1"},
-        # memory pools of the C library, by default eight a core
-        {"name": "MALLOC_ARENA_MAX", "value": "2"},
-        # large arrays go back to the system: what eight long clips needed is not kept for ever
-        {"name": "MALLOC_MMAP_THRESHOLD_", "value": "1000000"},
-        # BentoML keeps what is traced of a request until its time is up: 4 KB each, for 45 s
-        {"name": "OTEL_SDK_DISABLED", "value": "true"},
-    ],
+    envs=[{"name": name, "value": value} for name, value in PROCESS_ENVIRONMENT.items()],
 )
 @bentoml.asgi_app(application, path="/")
 class SoundClassifier:
-    """Serves the bundle that ``python -m pipeline package`` made."""
+    """Serve the bundle that ``python -m pipeline package`` wrote."""
 
     def __init__(self) -> None:
         try:
@@ -76,45 +72,45 @@ class SoundClassifier:
             _give_up(error)
 
     def _start(self) -> None:
-        from pipeline.serving import api, classifier, monitoring
+        from pipeline.serving import app, bundle, classifier, monitoring, prediction_log
         from pipeline.sound import decoding
 
-        global _answer  # noqa: PLW0603  # one service a process; BentoML mounts before it makes it
+        global _app  # noqa: PLW0603  # one service per process, and BentoML mounts it before this
         settings = Settings.read()
         model = classifier.Classifier.load(settings.bundle)
-        reference = classifier.read_reference(settings.bundle)
+        reference = bundle.read_reference(settings.bundle)
         metrics = monitoring.Metrics(reference, settings.drift_predictions)
-        log = monitoring.PredictionLog(settings.prediction_log, metrics)
-        app, answer = api.make(model, settings, metrics, log)
-        api.warm_up(app, model, settings.threads)
+        log = prediction_log.PredictionLog(settings.prediction_log, metrics)
+        made, counted = app.make(model, settings, metrics, log)
+        app.warm_up(made, model, settings.threads)
         if _supervised():
             decoding.mute_decoders()
-        _answer = answer
+        _app = counted
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def check() -> None:
-        """Look in the supervising process for what is wrong, and listen to workers that find it."""
+        """Check settings and bundle in the supervising process, and end when a worker signals."""
         try:
             read_card(Settings.read().bundle)
         except UserError as error:
             sys.exit(f"serve: error: {error}")
-        sys.excepthook = _say
+        sys.excepthook = _explain
         os.environ[SUPERVISOR] = str(os.getpid())
         signal.signal(signal.SIGUSR1, _end)
 
     async def __is_ready__(self) -> bool:
         """Whether warm-up is over."""
-        return _answer is not None
+        return _app is not None
 
 
 def _give_up(error: Exception) -> NoReturn:
-    """End the service and not this worker alone, for BentoML would start the next one for ever.
+    """End the whole service, because BentoML would start a new worker again and again.
 
     Parameters
     ----------
     error : Exception
-        Why the worker does not start; raised again unless a sentence says it.
+        Why the worker cannot start. It is raised again unless it is a :class:`UserError`.
     """
     if not _supervised():
         raise error
@@ -122,48 +118,50 @@ def _give_up(error: Exception) -> NoReturn:
     if not isinstance(error, UserError):
         raise error
     os.write(2, f"serve: error: {error}\n".encode(errors="replace"))
-    os._exit(1)  # an exception would be logged with all that called us
+    os._exit(1)  # an exception would be logged with a traceback
 
 
 ADDRESS = {
-    errno.EADDRINUSE: "in use already: stop what listens there, or choose another port",
-    errno.EADDRNOTAVAIL: "not this machine's: choose another host",
-    errno.EACCES: "for administrators: choose a port above 1023",
+    errno.EADDRINUSE: "is already in use: stop the program that uses it, or choose another port",
+    errno.EADDRNOTAVAIL: "does not belong to this machine: choose another host",
+    errno.EACCES: "is reserved for administrators: choose a port above 1023",
 }
-"""What is wrong with an address that cannot be listened on."""
+"""Why the service cannot listen on an address, and what to do about it."""
 
 
-def _say(kind: type[BaseException], error: BaseException, trace: "TracebackType | None") -> None:
-    """Put into a sentence what the supervising process ends with, where it is a user's mistake."""
+def _explain(
+    kind: type[BaseException], error: BaseException, trace: "TracebackType | None"
+) -> None:
+    """Print one sentence instead of a traceback if the service cannot listen on its address."""
     if isinstance(error, OSError) and error.errno in ADDRESS and error.filename is None:
-        sys.stderr.write(f"serve: error: the address is {ADDRESS[error.errno]}.\n")
+        sys.stderr.write(f"serve: error: the address {ADDRESS[error.errno]}.\n")
     else:
         sys.__excepthook__(kind, error, trace)
 
 
 def _supervised() -> bool:
-    """Whether this is a worker of ``bentoml serve``, and not left behind by it."""
+    """Whether this process is a worker of a running ``bentoml serve``."""
     return os.environ.get(SUPERVISOR) == str(os.getppid())
 
 
 def _end(*_: object) -> None:
-    """End the supervising process in good order, but not as if all were well."""
+    """End the supervising process in an orderly way, but with status 1."""
     atexit.register(os._exit, 1)
     signal.raise_signal(signal.SIGTERM)
 
 
 class Direct(type(SoundClassifier)):  # type: ignore[misc]  # BentoML's Service
-    """A service whose requests go past BentoML's middleware; start and stop stay its.
+    """A service whose requests bypass BentoML's middleware; BentoML still starts and stops it.
 
-    Its time-out keeps a timer, and with it the request, for as long as a request may take, after
-    it was answered: under load that is memory, 9 KB a request. And it answers a path with a line
-    break in it itself, in plain text.
+    BentoML's time limit keeps a timer for each request until the limit has passed, even after the
+    request was answered. The timer keeps the request in memory: 9 KB each. BentoML also answers a
+    path with a line break itself, in plain text.
     """
 
     __slots__ = ()
 
     def to_asgi(self, is_main: bool = True) -> "ASGIApp":
-        """Give the server BentoML's application for all but requests, and ours for these."""
+        """Return an application that sends requests to ours and everything else to BentoML's."""
         theirs = super().to_asgi(is_main)
 
         async def answer(scope: "Scope", receive: "Receive", send: "Send") -> None:
@@ -172,5 +170,5 @@ class Direct(type(SoundClassifier)):  # type: ignore[misc]  # BentoML's Service
         return answer
 
 
-# BentoML puts what is added as middleware inside its own
+# middleware added through BentoML's own means would run inside its middleware
 SoundClassifier.__class__ = Direct  # type: ignore[method-assign]

@@ -10,7 +10,6 @@ from ruamel.yaml import YAML
 from deploy import config, source_bundle
 from deploy.config import Settings
 from pipeline.errors import UserError
-from pipeline.serving.service import TIMEOUT
 from pipeline.serving.settings import Settings as Limits
 
 NAME = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/sound-classifier:v7-0123456789ab"
@@ -18,7 +17,7 @@ NAME = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/sound-classifier:v7-0123
 
 @pytest.fixture
 def held() -> dict[str, str]:
-    return source_bundle.files(NAME, config.load(), TIMEOUT)
+    return source_bundle.files(NAME, config.load(), Limits())
 
 
 def changed(**environment: object) -> Settings:
@@ -38,7 +37,7 @@ def test_nginx_lets_through_what_the_service_takes(held: dict[str, str]) -> None
     size = int(limits.split("client_max_body_size ")[1].split(";")[0])
     assert Limits().max_bytes < size < Limits().max_bytes * 1.01
     patience = int(limits.split("proxy_read_timeout ")[1].split("s;")[0])
-    assert patience > TIMEOUT
+    assert patience > Limits().request_seconds
 
 
 def test_health_is_enhanced_and_asks_readyz_and_logs_are_streamed(held: dict[str, str]) -> None:
@@ -51,8 +50,9 @@ def test_health_is_enhanced_and_asks_readyz_and_logs_are_streamed(held: dict[str
 
 
 def test_a_load_balancer_waits_longer_than_nginx() -> None:
-    options = source_bundle.options(changed(load_balanced=True), TIMEOUT)
-    assert int(options["aws:elbv2:loadbalancer"]["IdleTimeout"]) > TIMEOUT + 5
+    seconds = Limits().request_seconds
+    options = source_bundle.options(changed(load_balanced=True), seconds)
+    assert int(options["aws:elbv2:loadbalancer"]["IdleTimeout"]) > seconds + 5
     assert options["aws:autoscaling:asg"] == {"MinSize": "1", "MaxSize": "2"}
 
 

@@ -18,10 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from pipeline.serving import api
-from pipeline.serving.api import Refusal, parse_form
-from pipeline.serving.classifier import Classifier, read_reference
-from pipeline.serving.monitoring import Metrics, PredictionLog
+from pipeline.serving import app
+from pipeline.serving.admission import Admission
+from pipeline.serving.bundle import read_reference
+from pipeline.serving.classifier import Classifier
+from pipeline.serving.forms import parse_form
+from pipeline.serving.monitoring import Metrics
+from pipeline.serving.prediction_log import PredictionLog
+from pipeline.serving.schema import RejectedError
 from pipeline.serving.settings import Settings
 from tests.bundle import LABELS, sound
 
@@ -46,7 +50,7 @@ class Client:
         self.classifier = Classifier.load(bundle)
         self.metrics = Metrics(read_reference(bundle), 100, registry)
         log = PredictionLog(None, self.metrics)
-        self.app, self.served = api.make(self.classifier, settings, self.metrics, log)
+        self.app, self.served = app.make(self.classifier, settings, self.metrics, log)
 
     def ask(self, method: str, path: str, **what: Any) -> httpx.Response:
         return asyncio.run(self.together([(method, path, what)]))[0]
@@ -187,7 +191,7 @@ def test_in_a_batch_each_file_has_its_own_result_or_error(client: Client) -> Non
     ("what", "status", "about"),
     [
         ({"files": {"clip": ("a.wav", b"x")}}, 400, "no field `file`"),
-        ({"files": {"file": (None, "http://127.0.0.1/a.wav")}}, 400, "text and not a file"),
+        ({"files": {"file": (None, "http://127.0.0.1/a.wav")}}, 400, "contains text"),
         ({"files": {"file": ("a.wav", b"")}}, 400, "empty"),
         ({"files": [("file", ("a", b"x")), ("file", ("b", b"y"))]}, 400, "several files"),
         ({"content": b""}, 400, "not a form"),
@@ -248,8 +252,8 @@ def test_a_flac_of_hours_in_a_megabyte_is_refused_soon(client: Client) -> None:
 def test_more_than_can_be_done_is_sent_away_and_told_when_to_return(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(app, "Admission", lambda settings: Admission(settings, wait=0.2))
     client = small(bundle, max_concurrent=1)
-    monkeypatch.setattr(api.Door, "PATIENCE", 0.2)
     leave = threading.Event()
     predict = client.classifier.predict
 
@@ -319,14 +323,14 @@ def test_a_request_that_does_not_arrive_is_given_up(bundle: Path) -> None:
 def test_an_error_of_ours_says_nothing_of_us(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = small(bundle)
     monkeypatch.setattr(client.classifier, "predict", lambda *_, **__: 1 / 0)
-    refused(client.classify(wav(sound("tone", 1))), 500, "went wrong")
+    refused(client.classify(wav(sound("tone", 1))), 500, "failed to answer")
 
 
 def test_other_paths_and_methods_are_answered_in_json(client: Client) -> None:
-    refused(client.ask("GET", "/nothing"), 404, "nothing")
-    refused(client.ask("GET", "/examples/../card.json"), 404, "nothing")
-    refused(client.ask("GET", "/examples/%2e%2e%2fcard.json"), 404, "nothing")
-    refused(client.ask("GET", "/page/nothing.js"), 404, "nothing")
+    refused(client.ask("GET", "/nothing"), 404, "nothing at this address")
+    refused(client.ask("GET", "/examples/../card.json"), 404, "nothing at this address")
+    refused(client.ask("GET", "/examples/%2e%2e%2fcard.json"), 404, "nothing at this address")
+    refused(client.ask("GET", "/page/nothing.js"), 404, "nothing at this address")
     answer = client.ask("GET", "/classify")
     refused(answer, 405, "method")
     assert answer.headers["allow"] == "POST"
@@ -428,8 +432,8 @@ def test_damaged_forms_are_refused_and_nothing_else(body: bytes, boundary: str) 
         for kind in (FORM, f"multipart/form-data; boundary={boundary}", boundary):
             try:
                 parse_form(bytearray(content), kind, 5)
-            except Refusal as refusal:
-                assert refusal.status in (400, 413)  # noqa: PT017
+            except RejectedError as rejection:
+                assert rejection.status in (400, 413)  # noqa: PT017
 
 
 def test_what_is_almost_a_boundary_costs_no_time() -> None:

@@ -1,30 +1,21 @@
-"""Drift, the log of predictions, and the report on it."""
+"""Drift, the metrics, and the log of predictions."""
 
 import json
-import logging
 import math
+import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
-import bentoml
 import numpy as np
 import pytest
-from bentoml._internal.monitoring import api as bentoml_monitors
 from prometheus_client import CollectorRegistry
 
 from pipeline.errors import UserError
-from pipeline.serving import drift, monitoring
+from pipeline.serving import drift, monitoring, prediction_log
 from pipeline.serving.classifier import summarise
-from pipeline.serving.drift import report
-from pipeline.serving.monitoring import (
-    Drift,
-    Metrics,
-    PredictionLog,
-    histogram,
-    psi,
-    shares,
-)
+from pipeline.serving.drift import Drift, histogram, psi, report, shares, verdict
+from pipeline.serving.monitoring import Metrics
+from pipeline.serving.prediction_log import PredictionLog
 
 LABELS = ["bark", "horn"]
 REFERENCE = {
@@ -44,18 +35,7 @@ def values(number: int, shift: float = 0.0) -> dict[str, float | str]:
     }
 
 
-@pytest.fixture(autouse=True)
-def _fresh_monitors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    # BentoML sets up logging anew, which closes the handlers of all: TensorFlow's takes the
-    # standard error, which is pytest's, with it
-    monkeypatch.setattr(logging, "_handlerList", [])
-    monkeypatch.setattr(logging, "_handlers", {})
-    bentoml_monitors._MONITOR_INSTANCES.clear()
-    yield
-    bentoml_monitors._MONITOR_INSTANCES.clear()
-
-
-def test_the_index_is_that_of_the_formula() -> None:
+def test_psi_follows_its_formula() -> None:
     e, o = np.array([40, 60]), np.array([70, 30])
     e_share, o_share = (e + 0.5) / 101, (o + 0.5) / 101
     expected = float(((o_share - e_share) * np.log(o_share / e_share)).sum())
@@ -64,7 +44,7 @@ def test_the_index_is_that_of_the_formula() -> None:
     assert psi([100, 0], [0, 100]) > 5
 
 
-def test_bins_are_equally_full_and_hold_every_value() -> None:
+def test_bins_are_equally_full_and_contain_every_value() -> None:
     for seen in ([float(i) for i in range(95)], [1.0] * 95, [0.0, 1.0] * 40, [3.0]):
         held = histogram(seen)
         assert sum(held["counts"]) == len(seen)
@@ -73,7 +53,7 @@ def test_bins_are_equally_full_and_hold_every_value() -> None:
     assert histogram([float(i) for i in range(100)])["counts"] == [10.0] * 10
 
 
-def test_what_is_like_the_reference_is_stable_and_what_is_not_is_noticed() -> None:
+def test_only_a_quantity_that_differs_from_the_reference_shows_drift() -> None:
     like, unlike = Drift(REFERENCE, 500), Drift(REFERENCE, 500)
     for number in range(500):
         like.add(values(number))
@@ -98,14 +78,14 @@ def test_old_predictions_are_forgotten() -> None:
     assert math.isnan(Drift(REFERENCE, 5).since)
 
 
-def test_what_the_reference_does_not_know_does_not_count() -> None:
+def test_quantities_missing_from_the_reference_are_ignored() -> None:
     drift = Drift(REFERENCE, 10)
     drift.add({"label": "elephant", "novel": 3.0, "centroid": "text"})
     assert all(not any(counts) for counts in drift.counts.values())
     assert Drift({}, 10).psi() == {}
 
 
-def test_metrics_state_drift_only_when_there_is_enough() -> None:
+def test_metrics_report_drift_only_with_enough_predictions() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(REFERENCE, 200, registry)
     for number in range(49):
@@ -123,65 +103,114 @@ def test_metrics_state_drift_only_when_there_is_enough() -> None:
     assert media_type.startswith("text/plain")
 
 
-def test_every_prediction_is_a_line_of_the_log_and_the_report_reads_it(
+def log_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.jsonl*"))
+
+
+def test_the_drift_report_reads_what_the_service_logged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    metrics = Metrics(REFERENCE, 200, CollectorRegistry())
-    log = PredictionLog(tmp_path / "log", metrics)
+    log = PredictionLog(tmp_path / "log", Metrics(REFERENCE, 200, CollectorRegistry()))
     for number in range(60):
         log.write(values(number, shift=6.0))
-    files = list((tmp_path / "log").glob("*/data/*.log*"))
-    assert len(files) == 1
-    lines = [json.loads(line) for line in files[0].read_text().splitlines()]
+    (file,) = log_files(tmp_path / "log")
+    assert file.name == f"predictions-{os.getpid()}.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert len(lines) == 60
     assert lines[3].items() >= values(3, shift=6.0).items()
-    assert "timestamp" in lines[0]
+    assert lines[0]["timestamp"].endswith("+00:00")
 
     (tmp_path / "reference.json").write_text(json.dumps(REFERENCE))
-    line = drift.main(files, tmp_path)
-    assert line == "60 predictions, changed: centroid"
+    line = drift.main([file], tmp_path)
+    assert line == "60 predictions, large shift: centroid"
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].split() == ["quantity", "PSI", "by", "chance", "verdict"]
+    assert printed[0].split() == ["quantity", "PSI", "by", "chance", "shift"]
     assert printed[1].split()[0] == "centroid"
-    assert [row.split()[-1] for row in printed[1:]] == ["changed", "stable", "stable"]
+    assert [row.split()[-1] for row in printed[1:]] == ["large", "stable", "stable"]
 
 
-@pytest.mark.parametrize("failure", ["monitor", "disk"])
-def test_a_log_that_fails_is_counted_and_told_once(
-    failure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_full_log_file_is_renamed_and_the_oldest_is_deleted(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    log = PredictionLog(tmp_path, Metrics(REFERENCE, 9, registry), file_bytes=1_000)
+    for number in range(100):
+        log.write(values(number))
+    files = log_files(tmp_path)
+    assert len(files) == 1 + prediction_log.OLD_FILES
+    assert all(file.stat().st_size <= 1_000 for file in files)
+    newest_last = [files[0], *files[1:]][::-1]
+    predictions, damaged = prediction_log.read(newest_last)
+    assert damaged == 0
+    assert predictions[-1].items() >= values(99).items()
+    assert registry.get_sample_value("sound_log_failures_total") == 0
+
+
+def test_a_log_that_cannot_be_opened_is_counted_reported_once_and_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry = CollectorRegistry()
-    log = PredictionLog(tmp_path / "log", Metrics(REFERENCE, 9, registry))
-    if failure == "disk":
-        (tmp_path / "log").write_text("a file where the folder should be")
-    else:
-        monkeypatch.setattr(bentoml, "monitor", lambda *_, **__: 1 / 0)
+    folder = tmp_path / "log"
+    folder.write_text("a file where the folder should be")
+    log = PredictionLog(folder, Metrics(REFERENCE, 9, registry))
     for number in range(3):
         log.write(values(number))
     assert registry.get_sample_value("sound_log_failures_total") == 3
     assert [record.message for record in caplog.records] == ["Predictions cannot be logged."]
 
-    monkeypatch.undo()
-    (tmp_path / "log").unlink(missing_ok=True)
-    log.write(values(3))  # and once it can, it goes on
+    folder.unlink()
+    log.write(values(3))
     assert registry.get_sample_value("sound_log_failures_total") == 3
-    assert len(list((tmp_path / "log").glob("*/data/*.log"))) == 1
+    predictions, _ = prediction_log.read(log_files(folder))
+    assert [held.items() >= values(3).items() for held in predictions] == [True]
 
 
-def test_logs_that_are_none_are_named(tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_counted_and_logging_goes_on_once_there_is_space(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = CollectorRegistry()
+    log = PredictionLog(tmp_path, Metrics(REFERENCE, 9, registry))
+    file = tmp_path / f"predictions-{os.getpid()}.jsonl"
+    file.symlink_to("/dev/full")
+    for number in range(3):
+        log.write(values(number))
+    assert registry.get_sample_value("sound_log_failures_total") == 3
+    assert capsys.readouterr().err == ""
+
+    file.unlink()
+    log.write(values(3))
+    assert registry.get_sample_value("sound_log_failures_total") == 3
+    assert len(file.read_text().splitlines()) == 1
+
+
+def test_a_value_that_is_not_json_does_not_break_a_prediction(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    log = PredictionLog(tmp_path, Metrics(REFERENCE, 9, registry))
+    log.write({"label": object()})  # type: ignore[dict-item]
+    assert registry.get_sample_value("sound_log_failures_total") == 1
+
+
+@pytest.mark.parametrize(
+    ("excess", "name"),
+    [(-0.1, "stable"), (0.1, "stable"), (0.11, "moderate"), (0.25, "moderate"), (0.26, "large")],
+)
+def test_a_shift_has_the_usual_names(excess: float, name: str) -> None:
+    assert verdict(excess) == name
+
+
+def test_files_that_are_not_prediction_logs_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.log").write_text("\nnot JSON\n")
-    with pytest.raises(UserError, match=r"bad.log, line 1, is not a logged prediction"):
-        drift.read_log([tmp_path / "bad.log"])
+    with pytest.raises(UserError, match=r"bad.log is not a log of predictions: line 1"):
+        prediction_log.read([tmp_path / "bad.log"])
     (tmp_path / "bad.log").write_text("[1]")
     with pytest.raises(UserError, match="line 1"):
-        drift.read_log([tmp_path / "bad.log"])
+        prediction_log.read([tmp_path / "bad.log"])
     with pytest.raises(UserError, match="cannot be read"):
-        drift.read_log([tmp_path / "none.log"])
+        prediction_log.read([tmp_path / "none.log"])
     with pytest.raises(UserError, match=r"reference.json is missing"):
         drift.main([], tmp_path)
 
 
-def test_lines_that_a_full_disk_cut_off_are_left_out_and_counted(
+def test_lines_cut_off_by_a_full_disk_are_skipped_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = json.dumps(values(3))
@@ -189,11 +218,11 @@ def test_lines_that_a_full_disk_cut_off_are_left_out_and_counted(
     (tmp_path / "reference.json").write_text(json.dumps(REFERENCE))
     line = drift.main([tmp_path / "a.log"], tmp_path)
     assert line.startswith("2 predictions, ")
-    assert line.endswith("; 2 damaged lines left out")
+    assert line.endswith("; 2 damaged lines skipped")
     assert capsys.readouterr().out
 
 
-def test_the_report_states_what_chance_would_give() -> None:
+def test_the_report_gives_the_psi_expected_by_chance() -> None:
     rows = {
         name: chance for name, _, chance, _ in report(REFERENCE, [values(i) for i in range(50)])
     }
@@ -201,7 +230,7 @@ def test_the_report_states_what_chance_would_give() -> None:
     assert rows["confidence"] == pytest.approx(9 * (1 / 100 + 1 / 50))
 
 
-def test_a_summary_says_where_the_sound_is() -> None:
+def test_a_summary_has_level_contrast_and_centroid() -> None:
     features = np.full((10, 20), -80, np.float32)
     assert summarise(features) == {"level": -80, "contrast": 0, "centroid": 0}
     features[7] = 0

@@ -98,7 +98,7 @@ def test_a_bundle_with_something_missing_or_broken_is_refused_in_one_sentence(
 ) -> None:
     folder = shutil.copytree(bundle, tmp_path / "bundle")
     (folder / missing).write_bytes(b"not what it should be")
-    with pytest.raises(UserError, match=r"run|make"):
+    with pytest.raises(UserError, match=r"run `python -m pipeline package`"):
         Classifier.load(folder)
     (folder / missing).unlink()
     with pytest.raises(UserError, match="is missing"):

@@ -86,7 +86,7 @@ def test_probes_metrics_and_errors_are_ours_and_not_the_frameworks(server: Servi
 
 def test_predictions_are_logged_where_it_was_asked_for(server: Service) -> None:
     httpx.post(f"{server.url}/classify", files={"file": ("a.wav", wav(sound("hiss", 1)))})
-    (file,) = server.log.glob("*/data/*.log")
+    (file,) = server.log.glob("*.jsonl")
     last = json.loads(file.read_text().splitlines()[-1])
     assert last["label"] == "hiss"
     assert set(last) >= {"confidence", "level", "contrast", "centroid", "duration", "version"}
@@ -195,12 +195,17 @@ def spoilt(folder: Path, name: str, content: bytes | None) -> Path:
 @pytest.mark.parametrize(
     ("settings", "file", "content", "sentence"),
     [
-        ({"SOUND_BUNDLE": "nowhere"}, None, None, "card.json is missing: make the bundle with"),
-        ({"SOUND_MAX_FILES": "many"}, None, None, "SOUND_MAX_FILES is 'many': it has to be a"),
+        (
+            {"SOUND_BUNDLE": "nowhere"},
+            None,
+            None,
+            "card.json is missing: run `python",
+        ),
+        ({"SOUND_MAX_FILES": "many"}, None, None, "SOUND_MAX_FILES is 'many', but must be a"),
         ({}, "model.tflite", b"damaged", "model.tflite is damaged"),
         ({}, "spec.npz", None, "spec.npz is missing"),
         ({}, "card.json", b"{", "card.json is damaged"),
-        ({}, "card.json", b"{}", "card.json is of an earlier kind"),
+        ({}, "card.json", b"{}", "card.json is from an earlier release"),
         ({"SOUND_MAX_BYTE": "9"}, None, None, "did you mean SOUND_MAX_BYTES?"),
         # whole files of another kind: the worker finds out, and shall not be started for ever
         ({}, "model.tflite", SEALED + b"no model", "is not a bundle (The model is not a valid"),
@@ -229,8 +234,8 @@ def test_an_address_that_is_taken_is_said_in_one_sentence(
     done = start(server.port, tmp_path, SOUND_BUNDLE=str(bundle))
     assert done.returncode == 1
     assert done.stderr == (
-        "serve: error: the address is in use already: stop what listens there, or choose another"
-        " port.\n"
+        "serve: error: the address is already in use: stop the program that uses it, or choose"
+        " another port.\n"
     )
     assert httpx.get(f"{server.url}/readyz").status_code == 200
 
@@ -240,7 +245,7 @@ def test_a_model_whose_answers_are_not_numbers_is_refused(
 ) -> None:
     answer = np.full((1, len(LABELS)), np.nan, np.float32)
     monkeypatch.setattr(Classifier, "infer", lambda *_: answer)
-    with pytest.raises(UserError, match="probabilities of silence are not numbers"):
+    with pytest.raises(UserError, match="probabilities for silence are not finite numbers"):
         Classifier.load(bundle)
 
 
@@ -263,7 +268,7 @@ async def ask():
 
 sent = []
 app = service.SoundClassifier.to_asgi()  # as a worker has it
-service._answer = answer
+service._app = answer
 asyncio.run(ask())
 """
 
