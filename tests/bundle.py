@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from pipeline import params
 from pipeline.sound.features import FeatureSpec, extract, make_spec, statistics
+
+if TYPE_CHECKING:
+    from tests.conftest import Once
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 4.0
@@ -43,9 +46,8 @@ class Trained:
     clips: Wave  # features of windows
 
 
-@pytest.fixture(scope="session")
-def trained() -> Trained:
-    """The pipeline's network, trained for a moment."""
+def train(folder: Path) -> None:
+    """Train the pipeline's network for a moment and write it with its spec and other clips."""
     from pipeline.backend import keras
     from pipeline.sound.networks import cnn
     from pipeline.training.fit import network_input
@@ -59,12 +61,32 @@ def trained() -> Trained:
     network.compile(keras.optimizers.Adam(0.003), "categorical_crossentropy")
     targets = np.eye(len(LABELS), dtype=np.float32)[kinds]
     network.fit(network_input(array[:72], spec), targets[:72], epochs=12, batch_size=12, verbose=0)
-    return Trained(network, spec, array[72:])
+    network.save(folder / "model.keras")
+    spec.save(folder / "spec.npz")
+    np.save(folder / "clips.npy", array[72:])
 
 
 @pytest.fixture(scope="session")
-def bundle(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(once: "Once") -> Trained:
+    """The network that :func:`train` makes."""
+    from pipeline.backend import keras
+
+    folder = once("trained", train)
+    return Trained(
+        keras.saving.load_model(folder / "model.keras"),
+        FeatureSpec.load(folder / "spec.npz"),
+        np.load(folder / "clips.npy"),
+    )
+
+
+@pytest.fixture(scope="session")
+def bundle(trained: Trained, once: "Once") -> Path:
     """A bundle with everything in it; not to be changed."""
+    return once("service", lambda folder: pack(trained, folder / "bundle")) / "bundle"
+
+
+def pack(trained: Trained, folder: Path) -> None:
+    """Write the bundle of a network as the registry does."""
     from pipeline.registry import package
     from pipeline.serving import classifier, drift
 
@@ -74,7 +96,6 @@ def bundle(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     reference["confidence"] = drift.histogram(np.linspace(0.5, 1, 50).tolist())
     reference["label"] = drift.shares(LABELS * 8, LABELS)
-    folder = tmp_path_factory.mktemp("service") / "bundle"
     package.write(
         folder,
         trained.network,
@@ -102,4 +123,3 @@ def bundle(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
         reference=reference,
         examples={label: sound(label, 1000) for label in LABELS},
     )
-    return folder

@@ -1,13 +1,69 @@
-"""What tests of all kinds share."""
+"""What all tests share: how workers divide them, and what is made once for all workers."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+
+from pipeline import cpus
 
 # here and not beside the service's tests, so that all tests share one network
 from tests.bundle import bundle, trained  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
+
+LONGEST = (
+    "test_pipeline.py",
+    "test_team.py",
+    "test_registry.py",
+    "test_crossval.py",
+    "test_workflows.py",
+    "test_hardening.py",
+    "test_page.py",
+    "test_service.py",
+    "test_notebooks.py",
+    "test_label_errors.py",
+    "test_reproduce.py",
+    "test_report.py",
+)
+"""Files that take longest. They start first, so that no worker is left with one at the end."""
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Start one worker per core and at most four; none for files that were named one by one."""
+    workers = min(cpus.available(), 4)
+    named = all(".py" in argument for argument in config.args)
+    return 0 if named or workers == 1 else workers
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
+
+
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Make a folder once for all workers: the first that asks makes it, the others wait for it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return make_once
 
 
 @pytest.fixture(scope="session")

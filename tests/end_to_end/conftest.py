@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from tests.conftest import Once
+
 ROOT = Path(__file__).parents[2]
 COPIED = (
     ".dvc/.gitignore",
@@ -117,21 +119,23 @@ def fresh(tmp_path: Path) -> Repository:
 
 
 @pytest.fixture(scope="session")
-def _finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Repository, str]:
-    repository = checkout(tmp_path_factory.mktemp("finished") / "clone")
-    return repository, repository.ok("dvc repro")
+def _finished(once: Once) -> Path:
+    def make(folder: Path) -> None:
+        (folder / "output").write_text(checkout(folder / "clone").ok("dvc repro"))
+
+    return once("finished", make)
 
 
 @pytest.fixture(scope="session")
-def finished(_finished: tuple[Repository, str]) -> Repository:
+def finished(_finished: Path) -> Repository:
     """A clone in which ``dvc repro`` ran once; to look at, not to change."""
-    return _finished[0]
+    return Repository(_finished / "clone")
 
 
 @pytest.fixture(scope="session")
-def first_output(_finished: tuple[Repository, str]) -> str:
+def first_output(_finished: Path) -> str:
     """What that first ``dvc repro`` printed."""
-    return _finished[1]
+    return (_finished / "output").read_text()
 
 
 @pytest.fixture
