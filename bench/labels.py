@@ -1,19 +1,18 @@
-"""How many wrong labels are found: some are made wrong on purpose, and then looked for.
+"""Measure how many label errors are found: make some labels wrong on purpose and look for them.
 
     python -m bench.labels [--seeds 1 2 3] [--share 0.05]
 
-On the dataset that is in ``data/`` and ``features/``, with the network of ``train``: every clip is
-judged by a network that was not trained on it, but on other wrong labels. Training is kept in
-``crossval/units``, so a stopped start goes on.
+It uses the dataset in ``data/`` and ``features/`` and the network of ``train``. Each clip is judged
+by a network that was not trained on it, although that network saw other wrong labels. Trained
+units are kept in ``crossval/units``, so an interrupted measurement continues.
 """
 
 import argparse
-import json
 
 import numpy as np
 import pandas as pd
 
-from pipeline import params, paths, stage
+from pipeline import params, paths, stage, tables
 from pipeline.data.feature_store import read as read_features
 from pipeline.evaluation import label_errors
 from pipeline.training import folds
@@ -21,14 +20,14 @@ from pipeline.training.folds import Unit
 
 
 def main(seeds: list[int], share: float) -> str:
-    """Measure and print a row a seed.
+    """Measure and print one row per seed.
 
     Parameters
     ----------
     seeds : list of int
-        Each flips other labels.
+        Each seed flips other labels.
     share : float
-        Of the clips that get a wrong label.
+        Share of the clips that get a wrong label.
 
     Returns
     -------
@@ -36,7 +35,7 @@ def main(seeds: list[int], share: float) -> str:
         The closing line.
     """
     settings = params.load()
-    card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
+    card = tables.read_json(paths.DATASET)
     index = read_features().index
     rows = []
     for seed in seeds:
@@ -49,20 +48,20 @@ def main(seeds: list[int], share: float) -> str:
         folds.run_units(
             missing, settings.train, card["labels"], folder, settings.crossval, index=flipped
         )
-        results = [json.loads(folds.unit_file(folder, unit).read_text("utf-8")) for unit in units]
+        results = [tables.read_json(folds.unit_file(folder, unit)) for unit in units]
         predictions = pd.concat([pd.DataFrame(result["predictions"]) for result in results])
         rows.append({"seed": seed, **found(predictions, index, card["labels"])})
     table = pd.DataFrame(rows)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     mean = table.mean()
     return (
-        f"{card['name']}, {share:.0%} of the labels flipped: {mean['recall']:.0%} of them found,"
-        f" {mean['precision']:.0%} of what was found was flipped, over {len(seeds)} seeds"
+        f"{card['name']}, {share:.0%} of the labels flipped: recall {mean['recall']:.0%},"
+        f" precision {mean['precision']:.0%}, means over {len(seeds)} seeds"
     )
 
 
 def flip(index: pd.DataFrame, labels: list[str], share: float, seed: int) -> pd.DataFrame:
-    """Give a share of the clips another label, any with the same chance."""
+    """Give a share of the clips a random other label."""
     rng = np.random.default_rng(seed)
     clips = index.drop_duplicates("path").set_index("path")["label"]
     wrong = clips.iloc[rng.permutation(len(clips))[: round(share * len(clips))]]
@@ -74,13 +73,13 @@ def flip(index: pd.DataFrame, labels: list[str], share: float, seed: int) -> pd.
 
 
 def found(predictions: pd.DataFrame, index: pd.DataFrame, labels: list[str]) -> dict[str, float]:
-    """Compare what is doubtful with what was flipped.
+    """Compare the likely label errors with the flipped labels.
 
     Returns
     -------
     dict
-        Number ``flipped`` and ``doubtful``, ``recall`` and ``precision``, and ``top``, the share
-        of flipped clips among the most doubtful ones, as many as were flipped.
+        Number of labels ``flipped`` and ``listed``; ``recall`` and ``precision``; and ``top``,
+        the precision of the first entries of the list, as many as were flipped.
     """
     listed = label_errors.find(predictions, labels)
     true = index.drop_duplicates("path").set_index("path")["label"]
@@ -88,7 +87,7 @@ def found(predictions: pd.DataFrame, index: pd.DataFrame, labels: list[str]) -> 
     hits = listed["path"].isin(flipped)
     return {
         "flipped": len(flipped),
-        "doubtful": len(listed),
+        "listed": len(listed),
         "recall": hits.sum() / len(flipped),
         "precision": hits.mean() if len(listed) else 0.0,
         "top": hits.iloc[: len(flipped)].sum() / len(flipped),

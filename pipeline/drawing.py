@@ -1,4 +1,4 @@
-"""How every picture looks: size, colours, fonts, and how one is saved."""
+"""Make, style and save figures, so that all pictures look alike."""
 
 import io
 import re
@@ -7,42 +7,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
-
 
 CLASSES = (
     "#2877bb", "#bd8b0b", "#8a1b5c", "#2da399", "#d86265",
     "#3b2eb1", "#607e01", "#bd4ddf", "#256c33", "#ba4293",
 )  # fmt: skip
-
-
-"""Of a label, by its place in the model's list; those of the page, which colour-blind people tell
-apart. With more than ten labels they come again, so nothing is told by colour alone."""
-
+"""Colours of the labels, in the model's order. They are the web page's colours and can be told
+apart by colour-blind people. They repeat after ten labels, so no plot relies on colour alone."""
 
 TRAINING, VALIDATION = "#0072b2", "#d55e00"
-
-
-"""Of Okabe and Ito's palette, for the two sides of a split and other pairs."""
-
+"""Colours of Okabe and Ito's palette for the two sides of a split and for other pairs."""
 
 INK, SOFT, LINE = "#17211f", "#55625f", "#d7dedb"
-
-
-"""Text, what stands back behind it, and the grid."""
-
+"""Colours of the text, of less important marks, and of the grid."""
 
 HALF = 6.4
-
-
-"""Inches; of pictures that stand side by side, for then their letters are of one size."""
-
+"""Width in inches of figures that stand side by side, so that their text has one size."""
 
 LONGEST = 24
-
-
-"""Characters of a label that are shown."""
-
+"""Most characters of a label that a plot shows."""
 
 CHINESE = (
     "Noto Sans CJK SC",
@@ -56,27 +42,42 @@ CHINESE = (
     "Microsoft YaHei",
     "Arial Unicode MS",
 )
-
-
-"""Fonts that know the letters which matplotlib's own lacks."""
+"""Fonts with the Chinese characters that matplotlib's own font lacks."""
 
 
 def figure(width: float, height: float) -> "Figure":
-    """Make an empty figure that needs no screen; sizes in inches."""
+    """Make an empty figure, in inches, that needs no display."""
     from matplotlib.figure import Figure
 
     _look()
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def bars(names: list[str]) -> tuple["Figure", "Axes"]:
+    """Make an empty figure for horizontal bars, one row per name from the top down."""
+    picture = figure(9, 1.2 + 0.36 * len(names))
+    axes = picture.subplots()
+    axes.set_yticks(range(len(names)), names)
+    axes.grid(visible=False, axis="y")
+    axes.invert_yaxis()
+    return picture, axes
+
+
+def whole_numbers(axis: "Axis") -> None:
+    """Put the ticks of an axis at whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator("auto", steps=(1, 2, 5, 10), integer=True))
+
+
 def save(picture: "Figure", path: Path) -> None:
-    """Write as PNG, without the date, so that the same picture has the same bytes."""
+    """Write a figure as PNG, without a date, so that the same figure gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.savefig(path, dpi=120, metadata={"Software": None})
 
 
 def svg(picture: "Figure") -> str:
-    """Draw as an SVG element for a page, whose text stays text, in the page's own colours.
+    """Return a figure as an SVG element with real text, in the colours of the page it goes into.
 
     Parameters
     ----------
@@ -85,14 +86,15 @@ def svg(picture: "Figure") -> str:
     Returns
     -------
     str
-        ``<svg>`` with a view box, no larger than the figure. The colours of this module are the
-        custom properties ``--ink``, ``--soft``, ``--line``, ``--training``, ``--validation`` and
-        ``--class-0`` to ``--class-9``, so that the page can be light or dark.
+        ``<svg>`` with a view box, at most as large as the figure. The colours of this module
+        become the custom properties ``--ink``, ``--soft``, ``--line``, ``--training``,
+        ``--validation`` and ``--class-0`` to ``--class-9``, so that the page can be light or
+        dark.
     """
     import matplotlib as mpl
 
     drawn = io.StringIO()
-    # a fixed salt, or the ids would be others every time
+    # without a fixed salt the ids would differ each time
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pipeline"}):
         picture.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
     element = drawn.getvalue()
@@ -114,12 +116,12 @@ def svg(picture: "Figure") -> str:
 
 
 def colour(place: int) -> str:
-    """Colour of the label that is at `place` in the model's list."""
+    """Return the colour of the label at `place` in the model's list."""
     return CLASSES[place % len(CLASSES)]
 
 
 def readable(label: object) -> str:
-    """Write a label as people read it: spaces for underscores, not too long, never a formula.
+    """Return a label for a plot: spaces for underscores, shortened, and never read as a formula.
 
     Examples
     --------
@@ -134,7 +136,7 @@ def readable(label: object) -> str:
 
 @cache
 def _look() -> None:
-    """Set matplotlib up for our figures, the first time that one is made."""
+    """Set matplotlib's style the first time that a figure is made."""
     import matplotlib as mpl
     from cycler import cycler
     from matplotlib import font_manager

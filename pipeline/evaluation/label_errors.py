@@ -1,26 +1,25 @@
-"""Clips whose label is doubtful: a table, and a page to listen to them.
+"""Find likely label errors: a table of them, and a page to listen to them.
 
     dvc repro crossval/dvc.yaml
     python -m pipeline label-errors
 
-Every clip is judged by the networks of the cross-validation that were not trained on it; confident
-learning (Northcutt, Jiang and Chuang, JAIR 2021, by cleanlab) says which labels they contradict.
-It is for a person to listen and to decide: what is wrong goes into ``labels.csv``, see
+Each clip is judged by the networks of the cross-validation that were not trained on it. Confident
+learning (Northcutt, Jiang and Chuang, JAIR 2021, implemented by cleanlab) finds the labels that the
+networks contradict. A person listens and decides, and writes corrections into ``labels.csv``; see
 :mod:`pipeline.data.corrections`.
 """
 
-import json
+from typing import Any
 
 import pandas as pd
 
 from pipeline import drawing, paths, tables
 from pipeline.data import corrections
 from pipeline.errors import UserError
-from pipeline.evaluation import report
-from pipeline.sound import decoding
+from pipeline.evaluation import pages, players
 
 MOST_PLAYED = 100
-"""Clips on the page: each is some hundred kilobytes."""
+"""Most clips on the page; a clip takes a few hundred kilobytes."""
 
 
 def main() -> str:
@@ -34,51 +33,73 @@ def main() -> str:
     Raises
     ------
     UserError
-        When there is no cross-validation of the clips as they are now.
+        When the current clips have not been cross-validated.
+    """
+    card = tables.read_json(paths.DATASET)
+    predictions = crossval_predictions()
+    found = find(predictions, card["labels"])
+    tables.write(paths.LABEL_ERRORS, found, digits=6)
+    # tells the reader how far to trust the list: bad networks contradict at random
+    agreement = float((predictions["label"] == predictions["predicted"]).mean())
+    page = pages.render(
+        "label_errors.html",
+        card=card,
+        found=len(found),
+        agreement=agreement,
+        clips=playable(found, card["name"], card["labels"]),
+    )
+    paths.LABEL_ERRORS_PAGE.write_text(page, encoding="utf-8")
+    return (
+        f"{len(found)} likely label errors in {card['clips']} clips, found by networks that agree"
+        f" with {agreement:.0%} of all labels -> {paths.LABEL_ERRORS}; listen to them on"
+        f" {paths.LABEL_ERRORS_PAGE} and correct them in {paths.CORRECTIONS}"
+    )
+
+
+def crossval_predictions() -> pd.DataFrame:
+    """Read the predictions of the cross-validation.
+
+    Returns
+    -------
+    DataFrame
+        One row per clip and seed.
+
+    Raises
+    ------
+    UserError
+        When they are missing, or belong to other clips or labels than the current ones.
     """
     if not paths.CROSSVAL_PREDICTIONS.exists():
         raise UserError(
             f"{paths.CROSSVAL_PREDICTIONS} is missing: run `dvc repro crossval/dvc.yaml` first."
         )
-    card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
     clips = tables.read(paths.CLIPS)
     predictions = tables.read(paths.CROSSVAL_PREDICTIONS)
-    now = set(zip(clips["path"], clips["label"], strict=True))
-    if now != set(zip(predictions["path"], predictions["label"], strict=True)):
+    current = set(zip(clips["path"], clips["label"], strict=True))
+    if current != set(zip(predictions["path"], predictions["label"], strict=True)):
         raise UserError(
-            f"{paths.CROSSVAL_PREDICTIONS} is not of the clips as they are now: run"
+            f"{paths.CROSSVAL_PREDICTIONS} does not match the current clips and labels: run"
             " `dvc repro crossval/dvc.yaml` again."
         )
-    found = find(predictions, card["labels"])
-    found.to_csv(paths.LABEL_ERRORS, index=False, float_format="%.6f")
-    played = players(found, card["name"], card["labels"])
-    # How much their contradiction is worth: networks that are mostly wrong doubt at random.
-    right = float((predictions["label"] == predictions["predicted"]).mean())
-    facts = {"card": card, "clips": played, "doubtful": len(found), "right": right}
-    page = report.render(facts, "label_errors.html")
-    paths.LABEL_ERRORS_PAGE.write_text(page, encoding="utf-8")
-    return (
-        f"{len(found)} of {len(clips)} labels are doubtful to networks that agree with {right:.0%}"
-        f" of all -> {paths.LABEL_ERRORS}; listen on {paths.LABEL_ERRORS_PAGE} and correct them in"
-        f" {paths.CORRECTIONS}"
-    )
+    return predictions
 
 
 def find(predictions: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
-    """Find the labels that out-of-fold probabilities contradict.
+    """Find the labels that out-of-fold predictions contradict.
 
     Parameters
     ----------
     predictions : DataFrame
-        A row a clip, or several of several seeds: ``path``, ``label``, ``fold``, ``recording``
-        and a column ``p_<label>`` for each label. No network was trained on what it answers for.
+        One row per clip, or one per clip and seed: ``path``, ``label``, ``fold``, ``recording``
+        and a column ``p_<label>`` per label, from networks that were not trained on the clip.
     labels : list of str
 
     Returns
     -------
     DataFrame
-        The doubtful clips, the worst first: ``path``, ``label``, ``suggested`` (the most probable
-        label), ``probability`` (of it), ``probability_of_label``, ``fold``, ``recording``.
+        The likely label errors, the least probable label first: ``path``, ``label``,
+        ``suggested`` (the most probable label), ``probability`` (of the suggested label),
+        ``probability_of_label``, ``fold``, ``recording``.
     """
     from cleanlab.filter import find_label_issues
 
@@ -90,7 +111,7 @@ def find(predictions: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
     order = find_label_issues(
         codes,
         probabilities,
-        # as many as confident learning counts, but those whose label is the least probable
+        # confident learning estimates how many errors there are; take the least probable labels
         filter_by="low_self_confidence",
         return_indices_ranked_by="self_confidence",
         n_jobs=1,
@@ -105,27 +126,26 @@ def find(predictions: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
     return worst[[*wanted, "fold", "recording"]].reset_index(drop=True)
 
 
-def players(found: pd.DataFrame, dataset: str, labels: list[str]) -> list[dict[str, object]]:
-    """Prepare the worst clips for the page, with sound, waveform and the lines to correct them."""
-    made: list[dict[str, object]] = []
-    for row in found.head(MOST_PLAYED).to_dict("records"):
-        waveform = decoding.load(
-            paths.AUDIO / str(row["path"]), report.PLAYED_RATE, max_seconds=report.PLAYED_SECONDS
-        )
-        made.append(
-            {
-                "path": row["path"],
-                "sound": report.player(waveform),
-                "waveform": report.outline(waveform),
-                "label": row["label"],
-                "suggested": row["suggested"],
-                "probability": row["probability"],
-                "probability_of_label": row["probability_of_label"],
-                "colours": {
-                    key: labels.index(str(row[key])) % len(drawing.CLASSES)
-                    for key in ("label", "suggested")
-                },
-                "line": corrections.line(dataset, str(row["path"]), str(row["suggested"])),
-            }
-        )
-    return made
+def playable(found: pd.DataFrame, dataset: str, labels: list[str]) -> list[dict[str, Any]]:
+    """Return the first :data:`MOST_PLAYED` rows of :func:`find` as the page shows them.
+
+    Returns
+    -------
+    list of dict
+        What :func:`pipeline.evaluation.players.clip` returns; ``label`` and ``suggested``, each
+        with name, probability and colour; and ``line``, the correction for ``labels.csv``.
+    """
+
+    def shown(label: str, probability: float) -> dict[str, Any]:
+        colour = labels.index(label) % len(drawing.CLASSES)
+        return {"name": label, "probability": probability, "colour": colour}
+
+    return [
+        {
+            **players.clip(row["path"]),
+            "label": shown(row["label"], row["probability_of_label"]),
+            "suggested": shown(row["suggested"], row["probability"]),
+            "line": corrections.line(dataset, row["path"], row["suggested"]),
+        }
+        for row in found.head(MOST_PLAYED).to_dict("records")
+    ]

@@ -8,12 +8,11 @@ from pipeline import drawing, params, paths, tables
 from pipeline.backend import keras
 from pipeline.data import split
 from pipeline.data.feature_store import read as read_features
-from pipeline.evaluation import metrics, plots
+from pipeline.evaluation import metrics, plots, search_plots
 from pipeline.sound import examples
 from pipeline.sound.features import FeatureSpec
 from pipeline.tracking import runs, store
 from pipeline.training import calibration, fit
-from pipeline.training.objective import BEST
 from pipeline.training.predictions import by_clip
 
 
@@ -58,17 +57,20 @@ def main() -> str:
     examples.save(paths.EXAMPLES, predictions, spec.sample_rate)
     paths.METRICS.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     matrix = metrics.confusion(predictions, labels)
-    title = f"Test fold {folds.test_fold}: {figures['accuracy']:.1%} of {len(predictions)} clips"
+    title = (
+        f"Accuracy {figures['accuracy']:.1%} on {len(predictions)} clips of test fold"
+        f" {folds.test_fold}"
+    )
     drawing.save(plots.confusion(matrix, labels, title), paths.CONFUSION_PLOT)
     history = tables.read(paths.HISTORY)
-    drawing.save(plots.learning_curves(history, BEST), paths.LEARNING_CURVES)
+    drawing.save(plots.learning_curves(history), paths.LEARNING_CURVES)
     drawing.save(plots.per_class(classes), paths.PER_CLASS_PLOT)
-    title = f"Reliability on test fold {folds.test_fold}"
+    title = f"Reliability diagram, test fold {folds.test_fold}"
     drawing.save(plots.reliability(bins, title), paths.RELIABILITY_PLOT)
-    title = f"Only the surest answers, test fold {folds.test_fold}"
+    title = f"Accuracy against coverage, test fold {folds.test_fold}"
     drawing.save(plots.abstention(trade_off, title), paths.ABSTENTION_PLOT)
     trials = tables.read(paths.TRIALS)
-    drawing.save(plots.search_history(trials, BEST), paths.SEARCH_PLOT)
+    drawing.save(search_plots.history(trials), paths.SEARCH_PLOT)
 
     client = store.connect()
     runs.log_evaluation(client, runs.ensure(client, record))

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from pipeline import params, paths
 from pipeline.data import split
 from pipeline.data.feature_store import read as read_features
-from pipeline.evaluation import plots
+from pipeline.evaluation import search_plots
 from pipeline.tracking import store
 from pipeline.training.objective import BEST
 
@@ -67,7 +67,7 @@ def main() -> str:
         best = search.choose(trials, settings.tune)
         mlflow.log_metrics({"best_" + BEST: search.outcome(best)[0], "best_trial": best.number})
         found = search.table(trials)
-        for name, picture in plots.search_pictures(found).items():
+        for name, picture in search_plots.pictures(found).items():
             mlflow.log_figure(picture, f"{name}.png")
     search.write(
         search.Best(study.study_name, best.number, search.outcome(best)[0], run_id, best.params),

@@ -1,4 +1,4 @@
-"""Wrong labels are found: some are made wrong on purpose, and looked for."""
+"""Label errors are found: some labels are made wrong on purpose and looked for."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ LABELS = ["bark", "horn", "rain"]
 
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, np.ndarray]:
-    """Half of foley: its clips, and a few numbers about the spectrum of each."""
+    """Half of foley: its clips table, and a few numbers about the spectrum of each clip."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("foley"))
         folder = generate(SETTINGS.dataset.foley.model_copy(update={"folds": 5})).absolute()
@@ -44,7 +44,7 @@ def test_most_of_the_flipped_labels_of_foley_are_found_among_few_others(
     table, numbers = described
     labels = sorted(table["label"].unique())
     flipped = flip(table, labels, 0.05, seed)
-    # a quick classifier in the place of the networks; it learns from the wrong labels as they do
+    # a fast classifier instead of the networks; it learns from the wrong labels as they do
     probabilities = cross_val_predict(
         ExtraTreesClassifier(300, random_state=seed, n_jobs=1),
         numbers,
@@ -58,13 +58,13 @@ def test_most_of_the_flipped_labels_of_foley_are_found_among_few_others(
     figures = found(predictions, table, labels)
     assert figures["flipped"] == round(0.05 * len(table))
     assert figures["recall"] >= 0.8
-    # Forests on a few numbers are a poor stand-in for the networks, they doubt right labels too:
-    # docs/how-to/fix-label-errors.md says what bench.labels finds with the networks themselves.
+    # It contradicts more correct labels than the networks do; docs/how-to/fix-label-errors.md
+    # has the figures of bench.labels for the networks themselves.
     assert figures["precision"] > 3 * 0.05
 
 
 def judged(labels: list[str], suggested: list[str], sure: float = 0.9) -> pd.DataFrame:
-    """Clips with labels, and what networks say of them."""
+    """Return predictions for clips with these labels."""
     rows = [
         {
             "path": f"{number:03}.wav",
@@ -78,7 +78,7 @@ def judged(labels: list[str], suggested: list[str], sure: float = 0.9) -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def test_a_contradicted_label_is_listed_with_what_it_might_be() -> None:
+def test_a_contradicted_label_is_listed_with_a_suggestion() -> None:
     right = LABELS * 20
     predictions = judged(["rain", *right], ["horn", *right])
     (row,) = label_errors.find(predictions, LABELS).to_dict("records")
@@ -87,7 +87,7 @@ def test_a_contradicted_label_is_listed_with_what_it_might_be() -> None:
     assert row["probability_of_label"] == pytest.approx(0.05)
 
 
-def test_several_seeds_are_averaged_into_one_opinion() -> None:
+def test_predictions_of_several_seeds_are_averaged() -> None:
     right = LABELS * 20
     one, other = (judged(["rain", *right], ["horn", *right], sure=0.8) for _ in range(2))
     chances = [f"p_{label}" for label in LABELS]

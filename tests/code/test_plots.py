@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from pipeline import drawing, stage
-from pipeline.evaluation import plots
+from pipeline.evaluation import plots, search_plots
 
 ROOT = Path(__file__).parents[2]
 ODD = ["$x_1$", "a$b", r"\$\frac{1$", "$$", "狗叫声", "{label}", "<b>&amp;", "x" * 300]
@@ -65,5 +65,5 @@ def test_a_search_is_drawn_even_where_there_was_none(rows: int, tmp_path: Path) 
     trials = pd.DataFrame(
         {"trial": [0], "state": ["complete"], "val_log_loss": [1.0], "best_so_far": [1.0]}
     ).head(rows)
-    drawn = drawing.svg(plots.search_history(trials, "val_log_loss"))
+    drawn = drawing.svg(search_plots.history(trials))
     assert ("no search" in drawn) == (rows == 0)

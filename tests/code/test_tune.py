@@ -11,7 +11,7 @@ import pytest
 from pipeline import drawing, params, paths
 from pipeline.data import split
 from pipeline.errors import UserError
-from pipeline.evaluation import plots
+from pipeline.evaluation import search_plots
 from pipeline.params import Choices, Range
 from pipeline.tracking import provenance, store
 from pipeline.training import fit, search
@@ -157,7 +157,7 @@ def test_a_trial_that_cannot_be_trained_counts_and_is_not_begun_again(
     assert table[BEST].isna().tolist() == [True, False]
     again = search.table([*trials, trials[0]])
     assert again["best_so_far"].tolist()[1:] == [0.5, 0.5]
-    assert ">failed<" in drawing.svg(plots.search_pictures(table)["search"]).replace(" ", "")
+    assert ">failed<" in drawing.svg(search_plots.pictures(table)["search"]).replace(" ", "")
 
 
 def test_a_complete_trials_value_is_its_outcome_and_a_pruned_ones_its_least() -> None:
@@ -235,10 +235,10 @@ def test_size_against_loss_is_drawn_where_networks_of_several_sizes_were_tried(
     table = search.table(search.finished(study))
     several = sizes[0] != sizes[1]
     assert ("parameters" in table) == several
-    assert ("pareto" in plots.search_pictures(table)) == several
+    assert ("pareto" in search_plots.pictures(table)) == several
     if several:
         assert table["pareto"].tolist() == [True, True, False]
-        assert "trial 1" in drawing.svg(plots.search_pictures(table)["pareto"])
+        assert "trial 1" in drawing.svg(search_plots.pictures(table)["pareto"])
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The leak check: what stands in two folds is found, and what a random split would have claimed."""
+"""The leak check: leaks between folds are found, and the protocols are compared fairly."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from pipeline.data.datasets import urbansound8k
 from pipeline.data.prepare import generate
 from pipeline.data.split import by_fold
 from pipeline.errors import UserError
-from pipeline.evaluation import leakcheck
+from pipeline.evaluation import duplicates, protocols
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = params.load(ROOT / "tests" / "params.yaml")
@@ -21,7 +21,7 @@ SETTINGS = params.load(ROOT / "tests" / "params.yaml")
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Path]:
-    """A small foley: its clips table and its folder."""
+    """A small foley dataset: its clips table and its folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("foley"))
         small = SETTINGS.dataset.foley.model_copy(update={"folds": 3, "recordings": 1})
@@ -31,19 +31,19 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, P
 
 @pytest.fixture
 def copied(generated: tuple[pd.DataFrame, Path], tmp_path: Path) -> tuple[pd.DataFrame, Path]:
-    """The same, to change at will."""
+    """A copy of it that a test may change."""
     table, folder = generated
     return table.copy(), Path(shutil.copytree(folder, tmp_path / "copied"))
 
 
 def add(table: pd.DataFrame, of: str, **other: str | int) -> pd.DataFrame:
-    """The table with one more clip, like the one called `of` but for some facts."""
+    """Return the table with a copy of the clip `of` in which some columns differ."""
     row = table[table["path"] == of].assign(**other)
     return pd.concat([table, row], ignore_index=True)
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows."""
+    """Return the rows as dictionaries."""
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
@@ -51,8 +51,8 @@ def clip(table: pd.DataFrame, label: str) -> str:
     return str(table.loc[(table["label"] == label) & (table["fold"] == 1), "path"].iloc[0])
 
 
-def test_a_clean_dataset_has_nothing_in_two_folds(generated: tuple[pd.DataFrame, Path]) -> None:
-    pairs = leakcheck.check(*generated)
+def test_a_clean_dataset_has_no_leaks(generated: tuple[pd.DataFrame, Path]) -> None:
+    pairs = duplicates.check(*generated)
     assert not pairs["leak"].any()
     assert not pairs["conflict"].any()
 
@@ -61,7 +61,7 @@ def test_a_recording_in_two_folds_is_named_with_both(copied: tuple[pd.DataFrame,
     table, folder = copied
     row = table.index[table["recording"].duplicated(keep="last")][0]
     table.loc[row, "fold"] = table.loc[row, "fold"] % 3 + 1
-    (found,) = records(leakcheck.check(table, folder).query("leak"))
+    (found,) = records(duplicates.check(table, folder).query("leak"))
     assert found["kind"] == "recording"
     assert found["recording_a"] == found["recording_b"] == table.loc[row, "recording"]
     assert found["fold_a"] != found["fold_b"]
@@ -74,16 +74,16 @@ def test_the_same_bytes_in_two_folds_or_under_two_labels_are_found(
     path = clip(table, "siren")
     shutil.copy(folder / path, folder / "again.wav")
     elsewhere = add(table, path, path="again.wav", fold=2, recording="other")
-    (leak,) = records(leakcheck.check(elsewhere, folder))
+    (leak,) = records(duplicates.check(elsewhere, folder))
     assert (leak["kind"], leak["leak"], leak["conflict"], leak["score"]) == (
         "identical",
         True,
         False,
         1.0,
     )
-    # of the same recording in the same fold, and yet to be told
+    # in the same recording and fold, but under another label
     doubted = add(table, path, path="again.wav", label="dog_bark")
-    (conflict,) = records(leakcheck.check(doubted, folder))
+    (conflict,) = records(duplicates.check(doubted, folder))
     assert (conflict["kind"], conflict["leak"], conflict["conflict"]) == ("identical", False, True)
     assert {conflict["label_a"], conflict["label_b"]} == {"siren", "dog_bark"}
 
@@ -98,42 +98,42 @@ def test_a_cut_and_compressed_copy_in_another_fold_is_found(
     sound, rate = soundfile.read(folder / path)
     soundfile.write(folder / "copy.mp3", sound[rate:] / 3, rate)
     copy = add(table, path, path="copy.mp3", fold=3, recording="another")
-    (found,) = records(leakcheck.check(copy, folder))
+    (found,) = records(duplicates.check(copy, folder))
     assert (found["kind"], found["leak"]) == ("near-duplicate", True)
     assert {found["path_a"], found["path_b"]} == {path, "copy.mp3"}
     assert abs(found["offset"]) == pytest.approx(1, abs=0.05)
 
 
-def test_the_summary_says_what_there_is(copied: tuple[pd.DataFrame, Path]) -> None:
+def test_the_summary_counts_leaks_and_conflicting_labels(copied: tuple[pd.DataFrame, Path]) -> None:
     table, folder = copied
-    assert leakcheck.summary(leakcheck.check(table, folder)) == "nothing in two folds"
+    assert duplicates.summary(duplicates.check(table, folder)) == "no leaks between folds"
     path = clip(table, "siren")
     shutil.copy(folder / path, folder / "again.wav")
     copy = add(table, path, path="again.wav", fold=2, recording="other", label="dog_bark")
-    said = leakcheck.summary(leakcheck.check(copy, folder))
-    assert said == "1 identical in two folds, 1 pairs alike under two labels"
+    found = duplicates.summary(duplicates.check(copy, folder))
+    assert found == "1 identical across folds, 1 similar pairs with different labels"
 
 
-def test_shuffled_folds_tear_recordings_apart_and_nothing_else(
+def test_shuffled_folds_split_recordings_and_change_nothing_else(
     generated: tuple[pd.DataFrame, Path],
 ) -> None:
     index, _ = generated
-    made = leakcheck.shuffled(index, seed=1)
+    made = protocols.shuffled(index, seed=1)
     torn = made.assign(recording=index["recording"]).groupby("recording")["fold"].nunique()
     assert (torn > 1).mean() > 0.5
     assert (made["path"] == index["path"]).all()
     assert (made["label"] == index["label"]).all()
     sizes = made.groupby(["label", "fold"]).size()
     assert sizes.groupby("label").agg(np.ptp).max() <= 1
-    assert leakcheck.shuffled(index, seed=1).equals(made)
-    assert not leakcheck.shuffled(index, seed=2).equals(made)
+    assert protocols.shuffled(index, seed=1).equals(made)
+    assert not protocols.shuffled(index, seed=2).equals(made)
 
 
 def test_a_random_split_of_recordings_is_refused_outside_the_leak_check(
     generated: tuple[pd.DataFrame, Path],
 ) -> None:
     index, _ = generated
-    torn = leakcheck.shuffled(index, seed=1).assign(recording=index["recording"])
+    torn = protocols.shuffled(index, seed=1).assign(recording=index["recording"])
     with pytest.raises(UserError, match="stands on two sides of the split"):
         by_fold(torn, 1)
 
@@ -149,7 +149,7 @@ def test_protocols_are_compared_on_the_same_clips() -> None:
     )
     honest = np.where(np.arange(40) % 4 == 0, "horn", "siren")
     claimed = np.where(np.arange(40) % 20 == 0, "horn", "siren")
-    table = leakcheck.compare(
+    table = protocols.compare(
         pd.concat(
             [
                 clips.assign(protocol="folds", predicted=honest),

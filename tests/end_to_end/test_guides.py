@@ -50,7 +50,7 @@ def test_the_commands_of_a_guide_work(guide: Path, committed: Repository) -> Non
     expected = {
         "compare-runs": "dropout",
         "full-protocol": "accuracy",
-        "fix-label-errors": "labels are doubtful",
+        "fix-label-errors": "likely label errors",
         "plots-offline": "dvc_plots/index.html",
         "promote": "version 1",
         "search": "trials run, ",

@@ -1,4 +1,4 @@
-"""From doubtful labels to corrected ones, as a person would go."""
+"""Find likely label errors and correct them, as a person would."""
 
 import json
 
@@ -7,7 +7,7 @@ import pandas as pd
 from .conftest import Repository
 
 
-def test_doubtful_labels_are_shown_and_corrected_and_the_record_says_so(used: Repository) -> None:
+def test_label_errors_are_listed_corrected_and_recorded(used: Repository) -> None:
     missing = used.run("python -m pipeline label-errors")
     assert missing.returncode == 1
     assert "run `dvc repro crossval/dvc.yaml` first" in missing.stdout
@@ -17,12 +17,12 @@ def test_doubtful_labels_are_shown_and_corrected_and_the_record_says_so(used: Re
     said = used.ok("python -m pipeline label-errors")
     table = pd.read_csv(used.folder / "reports/label_errors.csv")
     assert len(table), "the tiny network is expected to be bad"
-    assert f"{len(table)} of " in said
+    assert f"{len(table)} likely label errors in " in said
     judged = pd.read_csv(used.folder / "reports/crossval_predictions.csv")
     right = (judged["label"] == judged["predicted"]).mean()
-    assert f"agree with {right:.0%} of all" in said
+    assert f"agree with {right:.0%} of all labels" in said
     page = (used.folder / "reports/label_errors.html").read_text()
-    assert f"agree with {right:.1%} of all" in page
+    assert f"agree with {right:.1%} of\nall labels" in page
     assert page.count("<audio ") == len(table)
     assert "http" not in page.replace("http-equiv", "")
 
@@ -42,7 +42,7 @@ def test_doubtful_labels_are_shown_and_corrected_and_the_record_says_so(used: Re
 
     stale = used.run("python -m pipeline label-errors")
     assert stale.returncode == 1
-    assert "is not of the clips as they are now" in stale.stdout
+    assert "does not match the current clips and labels" in stale.stdout
 
     used.ok("dvc repro")
     tags = json.loads((used.folder / "models/run.json").read_text())["tags"]
