@@ -1,8 +1,8 @@
-"""Who was champion when, by whom and why: a log from which the alias follows.
+"""Find and change the champion of a registered model, and keep the history of the alias.
 
-MLflow moves an alias without a trace, and of two people who move it at once the slower one wins
-in silence. So every move is first written as a tag of its own on the registered model, which
-nobody overwrites, and then the alias is set to what the log says.
+MLflow keeps no history of an alias, and if two people set it at once the later one silently
+overwrites the earlier. Here every change is first recorded as a tag of its own on the registered
+model, which nobody overwrites; then the alias is set to what the recorded changes say.
 """
 
 import getpass
@@ -10,81 +10,105 @@ import json
 import random
 import re
 import secrets
-import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from time import sleep
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_fixed
 
 from pipeline.errors import UserError
 from pipeline.tracking import store
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+"""Aliases: the version that is served, and the latest version that was not good enough."""
 
 PREFIX = "champion."
-"""Of the tags that are the log; the time of the move follows."""
+"""Prefix of the tags that record the changes; the time of the change follows."""
 
 LONGEST_REASON = 2000
-"""Characters; a tag of a registered model holds 5,000."""
+"""Maximum length of a reason, in characters; a tag of a registered model holds 5,000."""
 
 BACKOFF = 0.5
-"""Seconds at most before somebody tries again who withdrew: not all at the same moment."""
+"""Maximum pause before somebody who withdrew a change tries again, in seconds.
 
-SETTLING = 3
-"""Seconds that somebody else has between writing the log and setting the alias."""
+The pause is random, so that not all try again at the same moment.
+"""
+
+CHECKS, CHECK_INTERVAL = 16, 0.2
+"""How often, and how many seconds apart, alias and history are read until they agree.
+
+That is the time that somebody else has between recording a change and setting the alias.
+"""
 
 
 @dataclass(frozen=True)
-class Move:
-    """One move of the alias."""
+class AliasChange:
+    """One change of the alias ``champion``, with the fields of its tag."""
 
     at: str
-    """Universal time in ISO 8601, to the microsecond; later moves are later."""
+    """Universal time in ISO 8601, to the microsecond; a later change has a later time."""
     version: str
+    """The new champion."""
     before: str | None
-    """The champion that was to be replaced."""
+    """The previous champion."""
     by: str
     reason: str
     rollback: bool = False
 
 
-def read(client: MlflowClient, name: str) -> list[Move]:
-    """Read the log, the oldest move first."""
+@dataclass(frozen=True)
+class _State:
+    """The champion and the history, as read one after the other."""
+
+    champion: str | None
+    changes: list[AliasChange]
+
+    @property
+    def recorded(self) -> str | None:
+        """The champion according to the history."""
+        return succession(self.changes)[-1] if self.changes else None
+
+
+def history(client: MlflowClient, name: str) -> list[AliasChange]:
+    """Read all changes of the champion of a registered model, the oldest first."""
     model = store.if_there(lambda: client.get_registered_model(name))
     tags = model.tags if model else {}
-    moves = [Move(**json.loads(value)) for key, value in tags.items() if key.startswith(PREFIX)]
-    return sorted(moves, key=lambda move: (move.at, int(move.version)))
+    changes = [
+        AliasChange(**json.loads(value)) for key, value in tags.items() if key.startswith(PREFIX)
+    ]
+    return sorted(changes, key=lambda change: (change.at, int(change.version)))
 
 
-def line(moves: list[Move]) -> list[str]:
-    """Versions that stand behind the champion, itself last: what a rollback goes down.
+def succession(changes: list[AliasChange]) -> list[str]:
+    """List the versions that successive rollbacks would go through; the last one is the champion.
 
     Examples
     --------
-    >>> moves = [Move(str(i), v, None, "ann", "-") for i, v in enumerate("123")]
-    >>> line(moves)
+    >>> changes = [AliasChange(str(i), v, None, "ann", "-") for i, v in enumerate("123")]
+    >>> succession(changes)
     ['1', '2', '3']
-    >>> line([*moves, Move("3", "2", "3", "ann", "-", rollback=True)])
+    >>> succession([*changes, AliasChange("3", "2", "3", "ann", "-", rollback=True)])
     ['1', '2']
     """
     versions: list[str] = []
-    for move in moves:
-        if move.rollback and move.version in versions:
-            last = len(versions) - versions[::-1].index(move.version)
+    for change in changes:
+        if change.rollback and change.version in versions:
+            last = len(versions) - versions[::-1].index(change.version)
             del versions[last:]
-        elif versions[-1:] != [move.version]:
-            versions.append(move.version)
+        elif versions[-1:] != [change.version]:
+            versions.append(change.version)
     return versions
 
 
 def champion(client: MlflowClient, name: str) -> ModelVersion | None:
-    """Find the version with the alias, if there is one."""
+    """Find the version with the alias ``champion``; None if there is none."""
     try:
         return client.get_model_version_by_alias(name, CHAMPION)
     except MlflowException as error:
-        # an alias that is not there is an invalid parameter to MLflow
+        # to MLflow an alias that does not exist is an invalid parameter
         if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             raise
         return None
@@ -96,27 +120,27 @@ def find(client: MlflowClient, name: str, wanted: str) -> ModelVersion:
     Raises
     ------
     UserError
-        When the registry has none.
+        When the registry has no such version.
     """
     try:
-        # a number of more digits is none of a database either
+        # no database has a number with more digits
         if re.fullmatch("[0-9]{1,9}", wanted):
             return client.get_model_version(name, wanted)
         return client.get_model_version_by_alias(name, wanted)
     except MlflowException as error:
         if store.store_failed(error):
             raise
-    known = client.search_model_versions(f"name = '{name}'")
-    if not known:
+    versions = client.search_model_versions(f"name = '{name}'")
+    if not versions:
         raise UserError(
             f"the registry at {store.address()} has no model {name}: run `make run` first."
         )
-    numbers = ", ".join(sorted((str(v.version) for v in known), key=int))
-    what = f"version {wanted}" if wanted.isdigit() else f"version with the alias {wanted}"
-    raise UserError(f"{name} has no {what} at {store.address()}: its versions are {numbers}.")
+    numbers = ", ".join(sorted((str(v.version) for v in versions), key=int))
+    missing = f"version {wanted}" if wanted.isdigit() else f"version with the alias {wanted}"
+    raise UserError(f"{name} has no {missing} at {store.address()}: its versions are {numbers}.")
 
 
-def move(
+def set_champion(
     client: MlflowClient, name: str, version: str, reason: str, *, rollback: bool = False
 ) -> str | None:
     """Make a version the champion.
@@ -125,114 +149,129 @@ def move(
     ----------
     client : MlflowClient
     name : str
-        Of the registered model.
+        Name of the registered model.
     version : str
     reason : str
     rollback : bool
-        Whether what has been champion since `version` is to be forgotten by later rollbacks.
+        Whether later rollbacks skip the versions that have been champion since `version`.
 
     Returns
     -------
     str or None
-        The champion that it replaced: another one than expected where somebody else was faster.
+        The champion that it replaced. This is another one than expected if somebody else changed
+        the champion at the same time.
     """
-    current, moves = _whole(client, name)
-    mine, _ = _append(client, name, moves, Move("", version, current, _user(), reason, rollback))
-    _settle(client, name)
-    earlier = [known for known in read(client, name) if known.at < mine.at]
-    # where nobody has written meanwhile the alias says it better: it may have been taken away
-    return line(earlier)[-1] if len(earlier) > len(moves) else current
+    state = _recorded_state(client, name)
+    change = AliasChange("", version, state.champion, _user(), reason, rollback)
+    change, _ = _record(client, name, state.changes, change)
+    _set_alias(client, name)
+    earlier = [other for other in history(client, name) if other.at < change.at]
+    if len(earlier) > len(state.changes):  # somebody else was faster
+        return succession(earlier)[-1]
+    return state.champion
 
 
-def replace(
+def replace_champion(
     client: MlflowClient, name: str, version: str, expected: str | None, reason: str
 ) -> str | None:
-    """Make a version the champion, unless the champion is not the one that it was compared with.
+    """Make a version the champion if the present champion is still the expected one.
 
-    MLflow has no such operation. A move during which somebody else has written one is therefore
-    withdrawn: of several at once at most one stays, and the others see it.
+    MLflow has no such operation. So a change is withdrawn if somebody else records one at the same
+    time: of several simultaneous changes at most one remains, and the others are told.
 
     Parameters
     ----------
     client : MlflowClient
     name : str
-        Of the registered model.
+        Name of the registered model.
     version : str
     expected : str or None
-        The champion that it was compared with; None where there was none.
+        The champion that `version` was compared with; None if there was none.
     reason : str
 
     Returns
     -------
     str or None
-        The champion now: `version`, or what it has to be compared with first.
+        The champion now: `version`, or the version that it has to be compared with first.
     """
-    current, moves = _whole(client, name)
-    if current != expected:
-        return current
-    mine, key = _append(client, name, moves, Move("", version, current, _user(), reason))
-    if any(known not in (*moves, mine) for known in read(client, name)):
+    state = _recorded_state(client, name)
+    if state.champion != expected:
+        return state.champion
+    change = AliasChange("", version, state.champion, _user(), reason)
+    change, key = _record(client, name, state.changes, change)
+    if any(other not in (*state.changes, change) for other in history(client, name)):
         client.delete_registered_model_tag(name, key)
-        time.sleep(random.uniform(0, BACKOFF))  # noqa: S311
+        sleep(random.uniform(0, BACKOFF))  # noqa: S311
         if not champion(client, name):
-            return None  # what the log names may have been deleted, or has its alias in a moment
-    _settle(client, name)
-    found = champion(client, name)
-    return str(found.version) if found else None
+            # the recorded champion may have been deleted, or is about to get the alias
+            return None
+    _set_alias(client, name)
+    now = champion(client, name)
+    return str(now.version) if now else None
 
 
-def _whole(client: MlflowClient, name: str) -> tuple[str | None, list[Move]]:
-    """Read the champion and the log, in which a champion that was set by hand is then as well."""
-    current, moves = _settled(client, name)
-    top = line(moves)[-1] if moves else None
-    if current and current != top:
-        # set in the UI, say; rolling back has to know of it
-        by_hand = Move("", current, top, "unknown", "found as the champion")
-        moves = [*moves, _append(client, name, moves, by_hand)[0]]
-    return current, moves
+def _recorded_state(client: MlflowClient, name: str) -> _State:
+    """Read champion and history; record the champion if somebody set the alias by hand.
+
+    Otherwise a rollback would not know of a champion that was set in the MLflow UI.
+    """
+    state = _consistent_state(client, name)
+    if state.champion in (None, state.recorded):
+        return state
+    by_hand = AliasChange("", state.champion, state.recorded, "unknown", "found as the champion")
+    by_hand, _ = _record(client, name, state.changes, by_hand)
+    return _State(state.champion, [*state.changes, by_hand])
 
 
-def _settled(client: MlflowClient, name: str) -> tuple[str | None, list[Move]]:
-    """Read alias and log when they agree; after some seconds somebody has set the alias by hand."""
-    deadline = time.monotonic() + SETTLING
-    while True:
-        # In this order: a move of somebody else is in the log before it is in the alias.
+def _consistent_state(client: MlflowClient, name: str) -> _State:
+    """Read champion and history until they agree, or until it is clear that they never will."""
+
+    def read() -> _State:
+        # In this order, because everybody records a change before setting the alias.
         found = champion(client, name)
-        current = str(found.version) if found else None
-        moves = read(client, name)
-        if not moves or current == line(moves)[-1] or time.monotonic() > deadline:
-            return current, moves
-        time.sleep(0.2)
+        return _State(str(found.version) if found else None, history(client, name))
+
+    reading = Retrying(
+        retry=retry_if_result(lambda state: state.changes and state.champion != state.recorded),
+        stop=stop_after_attempt(CHECKS),
+        wait=wait_fixed(CHECK_INTERVAL),
+        sleep=sleep,
+        retry_error_callback=lambda last: last.outcome and last.outcome.result(),
+    )
+    state: _State = reading(read)
+    return state
 
 
-def _append(client: MlflowClient, name: str, moves: list[Move], new: Move) -> tuple[Move, str]:
-    """Write a move behind the others, whatever the clocks of their machines said.
+def _record(
+    client: MlflowClient, name: str, changes: list[AliasChange], new: AliasChange
+) -> tuple[AliasChange, str]:
+    """Record a change after the others, even if the clocks of the machines disagree.
 
     Returns
     -------
-    tuple of Move and str
-        What was written, and the tag's name.
+    tuple of AliasChange and str
+        The change as recorded, with its time, and the name of its tag.
     """
     now = datetime.now(UTC)
-    if moves:
-        now = max(now, datetime.fromisoformat(moves[-1].at) + timedelta(microseconds=1))
+    if changes:
+        now = max(now, datetime.fromisoformat(changes[-1].at) + timedelta(microseconds=1))
     at = now.isoformat(timespec="microseconds")
-    written = Move(**{**asdict(new), "at": at, "reason": new.reason[:LONGEST_REASON]})
-    # a colon is not allowed everywhere, and two may write in the same microsecond
+    change = AliasChange(**{**asdict(new), "at": at, "reason": new.reason[:LONGEST_REASON]})
+    # not every store allows a colon, and two people may write in the same microsecond
     key = f"{PREFIX}{at.replace(':', '-').replace('+00-00', '')}.{secrets.token_hex(2)}"
-    client.set_registered_model_tag(name, key, json.dumps(asdict(written), ensure_ascii=False))
-    return written, key
+    client.set_registered_model_tag(name, key, json.dumps(asdict(change), ensure_ascii=False))
+    return change, key
 
 
-def _settle(client: MlflowClient, name: str) -> None:
-    """Set the alias to what the log says, until nobody has written meanwhile.
+def _set_alias(client: MlflowClient, name: str) -> None:
+    """Set the alias to the last recorded champion, until no new change has been recorded.
 
-    Whoever sets it last has read the log last, so all end on the same version.
+    Whoever sets the alias last has read the history last, so all end with the same version.
     """
-    wanted = None
-    while (versions := line(read(client, name))) and versions[-1] != wanted:
-        wanted = versions[-1]
-        client.set_registered_model_alias(name, CHAMPION, wanted)
+    current = None
+    while (versions := succession(history(client, name))) and versions[-1] != current:
+        current = versions[-1]
+        client.set_registered_model_alias(name, CHAMPION, current)
 
 
 def _user() -> str:

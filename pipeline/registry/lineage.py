@@ -384,7 +384,7 @@ def put_version(chain: Chain, client: MlflowClient, name: str, end: End) -> None
                 **{key: version.tags[key] for key in told if key in version.tags},
             },
         )
-    moves = champions.read(client, version.name if version else name)
+    moves = champions.history(client, version.name if version else name)
     concern = [
         asdict(m) for m in moves if version and str(version.version) in (m.version, m.before)
     ]

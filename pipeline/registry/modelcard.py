@@ -1,39 +1,41 @@
-"""A version's model card: what it is for, how good it is, what it was made from.
+"""Write a version's model card: what it is for, how good it is, what it was made from.
 
 After Mitchell et al., "Model Cards for Model Reporting" (2019).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 LONGEST = 5000
-"""Characters that MLflow's schema has for a version's description."""
+"""Maximum length of a version's description in MLflow's schema, in characters."""
 
 CONFUSIONS = 5
-"""Pairs of labels that the card names."""
+"""Number of pairs of labels that the card lists."""
 
 BRIEF_CLASSES = 5
-"""Labels that the description names, the worst ones; the card has all."""
+"""Number of labels that the description lists, those with the lowest recall; the card has all."""
 
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What a card is made of."""
+    """What a model card says."""
 
     model: str
     """Name and version."""
     params: Mapping[str, Any]
-    metrics: Mapping[str, float]
-    """Of the training."""
+    training_metrics: Mapping[str, float]
     tags: Mapping[str, str]
-    """Of the training run: folds and lineage."""
+    """Tags of the training run: folds and lineage."""
     dataset: Mapping[str, Any]
-    """As ``data/dataset.json`` has it."""
-    figures: Mapping[str, float]
-    """Of the test fold."""
+    """Content of ``data/dataset.json``."""
+    metrics: Mapping[str, float]
+    """Metrics on the test fold."""
     classes: pd.DataFrame
     """Columns ``label``, ``precision``, ``recall``, ``f1``, ``clips``."""
     predictions: pd.DataFrame
@@ -42,11 +44,11 @@ class Facts:
     table: str
     links: Mapping[str, str]
     champion: Mapping[str, float]
-    """Figures of the version that it was compared with, as `figures`; empty where there is none."""
+    """Accuracy of the version that it was compared with, and its interval; empty if none."""
 
 
 def render(facts: Facts) -> str:
-    """Write the whole card.
+    """Write the whole model card.
 
     Parameters
     ----------
@@ -57,25 +59,11 @@ def render(facts: Facts) -> str:
     str
         Markdown.
     """
-    return _join(
-        f"# {facts.model}",
-        summary(facts),
-        _decision(facts),
-        _purpose(facts),
-        _labels(facts),
-        _data(facts),
-        _features(facts),
-        _figures(facts),
-        "### By class",
-        class_table(facts.classes),
-        _confusions(facts),
-        _cost(facts),
-        _lineage(facts),
-    )
+    return _fill(facts, facts.classes, brief=False)
 
 
 def brief(facts: Facts) -> str:
-    """Write the card as far as a version's description holds it.
+    """Write as much of the model card as a version's description can hold.
 
     Parameters
     ----------
@@ -84,88 +72,32 @@ def brief(facts: Facts) -> str:
     Returns
     -------
     str
-        Markdown of 5,000 characters at most.
+        Markdown of at most 5,000 characters.
     """
     worst = facts.classes.sort_values(["recall", "label"]).head(BRIEF_CLASSES)
-    parts = [
-        summary(facts),
-        _decision(facts),
-        _purpose(facts),
-        _labels(facts),
-        _data(facts),
-        _figures(facts),
-        f"### The {len(worst)} classes of least recall",
-        class_table(worst),
-        _confusions(facts),
-        _cost(facts),
-    ]
-    parts = [_spaced(part) for part in parts]
-    end = "The run's artifact `model_card.md` has all classes, the features and the lineage."
-    while len(_join(*parts, end)) > LONGEST and len(parts) > 1:
-        parts.pop()
-    return _join(*parts, end)[:LONGEST]
-
-
-def summary(facts: Facts) -> str:
-    """Say in one line what it is and how good.
-
-    Returns
-    -------
-    str
-        As ``cnn on foley: accuracy 87.9% (75.9% to 98.1%) on 58 clips of test fold 1.``
-    """
-    figures = facts.figures
-    return (
-        f"{kind(facts.params['train.network'], _ensemble(facts))} on"
-        f" {facts.tags['dataset.name']}: accuracy"
-        f" {figures['accuracy']:.1%} ({figures['accuracy_low']:.1%} to"
-        f" {figures['accuracy_high']:.1%}) on {figures['clips']} clips of test fold"
-        f" {facts.tags['split.test_fold']}."
-    )
-
-
-def kind(network: str, ensemble: int) -> str:
-    """Name what was trained.
-
-    Examples
-    --------
-    >>> kind("cnn", 1), kind("cnn", 2)
-    ('cnn', '2 cnn networks averaged')
-    """
-    return network if ensemble == 1 else f"{ensemble} {network} networks averaged"
-
-
-def _ensemble(facts: Facts) -> int:
-    return int(facts.params.get("train.ensemble", 1))  # older runs have none
-
-
-def class_table(classes: pd.DataFrame) -> str:
-    """Tabulate the figures by class in Markdown."""
-    rows = [
-        f"| {_cell(row.label)} | {row.precision:.3f} | {row.recall:.3f} | {row.f1:.3f} |"
-        f" {row.clips} |"
-        for row in classes.itertuples()
-    ]
-    return "\n".join(
-        ["| label | precision | recall | F1 | clips |", "|---|---|---|---|---|", *rows]
-    )
+    text = _spaced(_fill(facts, worst, brief=True))
+    sections = re.split("^(?=## )", text, flags=re.MULTILINE)
+    end = "\nThe run's artifact `model_card.md` has all classes, the features and the lineage.\n"
+    while len("".join([*sections, end])) > LONGEST and len(sections) > 1:
+        sections.pop()
+    return "".join([*sections, end])[:LONGEST]
 
 
 def confusions(predictions: pd.DataFrame, most: int = CONFUSIONS) -> pd.DataFrame:
-    """Find which labels are taken for which others, the most frequent first.
+    """Find which labels are mistaken for which others, the most frequent pairs first.
 
     Parameters
     ----------
     predictions : DataFrame
         Columns ``path``, ``label``, ``predicted`` and ``p_<label>``.
     most : int
-        Pairs.
+        Maximum number of pairs.
 
     Returns
     -------
     DataFrame
-        Columns ``label``, ``predicted``, ``clips``, and the one of them that was mistaken with
-        most certainty: ``path`` with its ``probability``.
+        Columns ``label``, ``predicted``, ``clips``; and ``path`` and ``probability`` of the clip
+        that was mistaken with the highest probability.
     """
     wrong = predictions[predictions["label"] != predictions["predicted"]]
     rows = []
@@ -178,137 +110,65 @@ def confusions(predictions: pd.DataFrame, most: int = CONFUSIONS) -> pd.DataFram
     ).head(most)
 
 
-def _join(*parts: str) -> str:
-    return "\n\n".join(part for part in parts if part) + "\n"
+def _fill(facts: Facts, classes: pd.DataFrame, *, brief: bool) -> str:
+    ensemble = int(facts.params.get("train.ensemble", 1))  # runs of earlier releases have none
+    network = facts.params["train.network"]
+    prefix = "features."
+    features = {k.removeprefix(prefix): v for k, v in facts.params.items() if k.startswith(prefix)}
+    lineage = {
+        key.removeprefix("lineage."): value
+        for key, value in sorted(facts.tags.items())
+        if not key.startswith(("pipeline.", "mlflow."))
+    }
+    text = (
+        _templates()
+        .get_template("model_card.md")
+        .render(
+            vars(facts)
+            | {
+                "brief": brief,
+                "ensemble": ensemble,
+                "kind": network if ensemble == 1 else f"{ensemble} {network} networks averaged",
+                "features": features,
+                "classes": classes.to_dict("records"),
+                "confusions": confusions(facts.predictions).to_dict("records"),
+                "lineage": lineage,
+            }
+        )
+    )
+    return re.sub("\n{3,}", "\n\n", text)
 
 
-def _spaced(part: str) -> str:
-    """Set the columns of tables apart, for MLflow's page leaves no room between them."""
-    lines = part.splitlines()
-    return "\n".join(
-        line.replace(" | ", "&emsp; | ") if line.startswith("| ") else line for line in lines
+def _templates() -> Environment:
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=False,  # noqa: S701  # Markdown; MLflow's page escapes HTML itself
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    templates.filters["percent"] = lambda share: f"{share:.1%}"
+    templates.filters["interval"] = _interval
+    templates.filters["cell"] = _cell
+    return templates
+
+
+def _interval(metrics: Mapping[str, float]) -> str:
+    return (
+        f"{metrics['accuracy_low']:.1%} to {metrics['accuracy_high']:.1%}"
+        f" ({100 * metrics['accuracy_confidence']:g}%)"
     )
 
 
 def _cell(text: object) -> str:
-    """Keep a label or a path from ending its cell."""
+    """Escape what would end a cell of a Markdown table."""
     return str(text).replace("|", "\\|").replace("\n", " ")
 
 
-def _decision(facts: Facts) -> str:
-    links = ", ".join(f"[{what}]({where})" for what, where in facts.links.items())
-    return _join(
-        f"Decision: {facts.decision}.",
-        facts.table,
-        _both(facts),
-        f"See {links}." if links else "",
+def _spaced(text: str) -> str:
+    """Put space between the columns of tables, which MLflow's page leaves out."""
+    return "\n".join(
+        line.replace(" | ", "&emsp; | ") if line.startswith("| ") else line
+        for line in text.split("\n")
     )
-
-
-def _both(facts: Facts) -> str:
-    if not facts.champion:
-        return ""
-    rows = [
-        f"| {whose} | {figures['accuracy']:.1%} | {figures['accuracy_low']:.1%} to"
-        f" {figures['accuracy_high']:.1%} ({100 * figures['accuracy_confidence']:g}%) |"
-        for whose, figures in (("candidate", facts.figures), ("champion then", facts.champion))
-    ]
-    head = ["| of the | accuracy | interval |", "|---|---|---|"]
-    return "\n".join([*head, *rows])
-
-
-def _purpose(facts: Facts) -> str:
-    seconds = facts.params["features.seconds"]
-    return (
-        "## What it is for\n\n"
-        f"Naming the kind of sound in a recording, of the labels below, {seconds:g} s at a"
-        " time.\n\n"
-        "Not for decisions on which safety or a person's rights depend, and not for recognising"
-        " persons or speech. It has no label for what it does not know: such a sound gets one of"
-        " its labels, and only a low probability tells"
-        f"{_known(facts)}. Other microphones, places and loudness than in its data lower its"
-        " figures."
-    )
-
-
-def _known(facts: Facts) -> str:
-    """Say below which probability the service takes no label for an answer."""
-    threshold = facts.figures.get("threshold")
-    return f" (below {threshold:.2f} the service says `known: false`)" if threshold else ""
-
-
-def _labels(facts: Facts) -> str:
-    return "## Labels\n\n" + ", ".join(f"`{label}`" for label in facts.dataset["labels"])
-
-
-def _data(facts: Facts) -> str:
-    dataset, tags = facts.dataset, facts.tags
-    where = f" [{dataset['homepage']}]({dataset['homepage']})" if dataset.get("homepage") else ""
-    return (
-        "## Data\n\n"
-        f"{dataset['title']}{where}. License: {dataset['license']}. {dataset['clips']} clips of"
-        f" {dataset['recordings']} recordings, {dataset['rejected']} rejected as unusable. Trained"
-        f" on folds {tags['split.train_folds']}, epoch chosen on fold"
-        f" {tags['split.validation_fold']}, tested on fold {tags['split.test_fold']}, which nothing"
-        " was chosen on. No recording is on two sides."
-    )
-
-
-def _features(facts: Facts) -> str:
-    features = {k: v for k, v in facts.params.items() if k.startswith("features.")}
-    listed = ", ".join(
-        f"{key.removeprefix('features.')} {value}" for key, value in features.items()
-    )
-    return f"## Features\n\n{listed}."
-
-
-def _figures(facts: Facts) -> str:
-    figures = facts.figures
-    level = 100 * figures["accuracy_confidence"]
-    return (
-        "## Test figures\n\n"
-        f"| accuracy | {level:g}% interval | macro F1 | log loss | clips | recordings |\n"
-        "|---|---|---|---|---|---|\n"
-        f"| {figures['accuracy']:.1%} | {figures['accuracy_low']:.1%} to"
-        f" {figures['accuracy_high']:.1%} | {figures['macro_f1']:.3f} | {figures['log_loss']:.3f} |"
-        f" {figures['clips']} | {figures['recordings']} |\n\n"
-        "The interval resamples recordings, or is a score interval where that is wider."
-    )
-
-
-def _confusions(facts: Facts) -> str:
-    found = confusions(facts.predictions)
-    if found.empty:
-        return "## Confusions\n\nNone on the test fold."
-    rows = [
-        f"| {_cell(row.label)} | {_cell(row.predicted)} | {row.clips} | `{_cell(row.path)}`"
-        f" ({row.probability:.0%}) |"
-        for row in found.itertuples()
-    ]
-    head = ["| is | taken for | clips | for example |", "|---|---|---|---|"]
-    return "## Confusions\n\n" + "\n".join([*head, *rows])
-
-
-def _cost(facts: Facts) -> str:
-    metrics = facts.metrics
-    cpu = (
-        f" ({metrics['train_cpu_seconds']:.0f} s of CPU)" if "train_cpu_seconds" in metrics else ""
-    )
-    machine = facts.tags.get("lineage.machine", "a machine that is not on record")
-    of_first = " of the first network" if _ensemble(facts) > 1 else ""
-    return (
-        "## Cost of training\n\n"
-        f"{metrics['train_seconds']:.0f} s{cpu} on {machine}; {metrics['parameters']:,.0f}"
-        f" parameters, {facts.params['train.epochs']} epochs at most, the best{of_first} was"
-        f" {metrics['best_epoch']:.0f}. The search before it: trial {facts.tags['tune.trial']} of"
-        f" study {facts.tags['tune.study']}."
-    )
-
-
-def _lineage(facts: Facts) -> str:
-    rows = [
-        f"| {key.removeprefix('lineage.')} | {_cell(value)} |"
-        for key, value in sorted(facts.tags.items())
-        if not key.startswith(("pipeline.", "mlflow."))
-    ]
-    return "## Lineage\n\n" + "\n".join(["| what | value |", "|---|---|", *rows])

@@ -1,17 +1,15 @@
-"""Make a version the champion by hand, or go back to the one before.
+"""Make a version the champion by hand, or go back to the previous champion.
 
     python -m pipeline promote VERSION --reason "what the gate could not know"
     python -m pipeline promote --rollback --reason "what went wrong"
 
-The reason stays on the version, and in the alias's history, which
-:mod:`pipeline.registry.lineage` shows.
+The reason is kept with the version and in the history of the alias, which `lineage` shows.
 """
 
 import argparse
 import re
 
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from pipeline import params
 from pipeline.errors import UserError
@@ -19,16 +17,16 @@ from pipeline.registry import champions
 from pipeline.tracking import store
 
 PROMOTED, REPLACED = "promoted", "replaced"
-"""Tags of a version: why it was made champion by hand, and why it is champion no more."""
+"""Tags of a version: why it was made champion by hand, and why it is no longer champion."""
 
 
 def main(wanted: str | None, reason: str) -> str:
-    """Move the alias and leave the reason on both versions and in the history.
+    """Move the alias, and record the reason on both versions and in the history.
 
     Parameters
     ----------
     wanted : str or None
-        Number or alias of the version; None: the champion before the present one.
+        Number or alias of the version; None for the previous champion.
     reason : str
 
     Returns
@@ -39,33 +37,36 @@ def main(wanted: str | None, reason: str) -> str:
     Raises
     ------
     UserError
-        When there is no such version, nothing to go back to, or no reason that can be kept.
+        When there is no such version, no previous champion, or no reason that can be stored.
     """
     reason = one_line(reason)
     if not reason:
-        raise UserError('a reason is needed, which stays on the version: --reason "...".')
+        raise UserError('a reason is needed and is kept with the version: --reason "...".')
     if len(reason) > champions.LONGEST_REASON:
         raise UserError(
             f"the reason has {len(reason):,} characters, and at most"
-            f" {champions.LONGEST_REASON:,} can be kept: shorten it."
+            f" {champions.LONGEST_REASON:,} can be stored: shorten it."
         )
     name = params.load().register_.name
     client = store.connect()
-    number = previous(client, name) if wanted is None else find(client, name, wanted)
+    if wanted is None:
+        number = previous(client, name)
+    else:
+        number = str(champions.find(client, name, wanted).version)
     champion = champions.champion(client, name)
     if champion and str(champion.version) == number:
         return f"{name} version {number} is the champion already; nothing was changed"
-    replaced = champions.move(client, name, number, reason, rollback=wanted is None)
+    replaced = champions.set_champion(client, name, number, reason, rollback=wanted is None)
     client.set_model_version_tag(name, number, PROMOTED, reason)
     if replaced is not None and exists(client, name, replaced):
         client.set_model_version_tag(name, replaced, REPLACED, f"by version {number}: {reason}")
-    now = champions.champion(client, name)
-    if now and str(now.version) != number:
+    champion = champions.champion(client, name)
+    if champion and str(champion.version) != number:
         return (
-            f"{name} version {number} was champion for a moment; somebody else has promoted version"
-            f" {now.version} since: see `python -m pipeline lineage {champions.CHAMPION}`"
+            f"{name} version {number} became champion, but somebody else has since promoted"
+            f" version {champion.version}: see `python -m pipeline lineage {champions.CHAMPION}`"
         )
-    if now and champions.CHALLENGER in now.aliases:
+    if champion and champions.CHALLENGER in champion.aliases:
         client.delete_registered_model_alias(name, champions.CHALLENGER)
     return f"{name} version {number} is champion" + (
         f" in place of version {replaced}" if replaced else ""
@@ -73,7 +74,7 @@ def main(wanted: str | None, reason: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""Make control characters, ends of lines and bytes that are no text into spaces.
+    r"""Replace line ends, control characters and undecodable bytes by spaces.
 
     Examples
     --------
@@ -83,47 +84,36 @@ def one_line(text: str) -> str:
     return re.sub(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+", " ", text).strip()
 
 
-def find(client: MlflowClient, name: str, wanted: str) -> str:
-    """Find the number of a version by its number or its alias."""
-    return str(champions.find(client, name, wanted).version)
-
-
 def previous(client: MlflowClient, name: str) -> str:
-    """Find the version that a rollback goes to: the last champion before that still exists.
+    """Find the version that a rollback restores: the last earlier champion that still exists.
 
     Raises
     ------
     UserError
-        When there was none.
+        When there is none.
     """
     champion = champions.champion(client, name)
     now = str(champion.version) if champion else None
-    before = [number for number in champions.line(champions.read(client, name)) if number != now]
-    for number in reversed(before):
-        if exists(client, name, number):
+    earlier = champions.succession(champions.history(client, name))
+    for number in reversed(earlier):
+        if number != now and exists(client, name, number):
             return number
-    raise UserError(f"{name} has no champion before the present one to go back to.")
+    raise UserError(f"{name} has no earlier champion to go back to.")
 
 
 def exists(client: MlflowClient, name: str, number: str) -> bool:
     """Whether the registry still has a version."""
-    try:
-        client.get_model_version(name, number)
-    except MlflowException as error:
-        if store.store_failed(error):
-            raise
-        return False
-    return True
+    return store.if_there(lambda: client.get_model_version(name, number)) is not None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m pipeline promote``."""
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("version", nargs="?", help="a version's number or alias")
-    which.add_argument("--rollback", action="store_true", help="to the champion before")
-    parser.add_argument("--reason", required=True, help="stays on the version")
+    which.add_argument("version", nargs="?", help="number or alias of the version")
+    which.add_argument("--rollback", action="store_true", help="go back to the previous champion")
+    parser.add_argument("--reason", required=True, help="why; it is kept with the version")
 
 
 def run(options: argparse.Namespace) -> str:
-    """Run the command with its options."""
+    """Run the command with its options and return the closing line."""
     return main(None if options.rollback else options.version, options.reason)

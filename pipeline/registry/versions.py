@@ -1,11 +1,10 @@
-"""Stage ``register``: the evaluated model as a version in the MLflow registry.
+"""Register an evaluated model as a version in the MLflow registry, with its decision and its card.
 
-DVC cannot know what a registry holds, so this stage runs on every ``dvc repro`` and finds out
-by itself whether there is anything to do.
+DVC cannot know what a registry holds. The stage ``register`` therefore runs on every ``dvc repro``
+and finds out by itself whether there is anything to do.
 """
 
 import hashlib
-import json
 import tempfile
 from dataclasses import replace
 from functools import partial
@@ -26,50 +25,50 @@ from pipeline.registry.modelcard import Facts
 from pipeline.tracking import runs, store
 
 DECISION = "decision"
-"""Tag with the gate's reason; set last, so a version without it was left by a stopped start."""
+"""Tag with the gate's reason. It is set last: a version without it was not finished."""
 
 TABLE, AGAINST, CARD_SHA256 = "decision_table", "decision_against", "card_sha256"
+"""Tags: the contingency table, the number of the champion then, and the hash of the model card."""
 
 CARD = "model_card.md"
+"""Artifact of the training run."""
 
 
 def registered(client: MlflowClient, name: str, record: runs.Record) -> ModelVersion | None:
-    """Find the version with this very model, if the registry has it with its files.
+    """Find the version of this very model; None if the registry has none with all its files.
 
-    The oldest one, should there be more: of two that were registered at the same moment, both
-    sides agree on it.
+    If two processes registered the model at the same moment, both find the older version.
     """
-    fingerprint = record.tags[runs.MODEL_HASH]
-    found = client.search_model_versions(
-        f"name = '{name}' and tags.`{runs.MODEL_HASH}` = '{fingerprint}'"
+    versions = client.search_model_versions(
+        f"name = '{name}' and tags.`{runs.MODEL_HASH}` = '{record.tags[runs.MODEL_HASH]}'"
     )
-    oldest_first = sorted(found, key=lambda version: int(version.version))
-    return next((version for version in oldest_first if is_whole(client, version)), None)
+    oldest_first = sorted(versions, key=lambda version: int(version.version))
+    return next((version for version in oldest_first if has_model(client, version)), None)
 
 
-def is_whole(client: MlflowClient, version: ModelVersion) -> bool:
-    """Whether the model that a version stands for is still there."""
+def has_model(client: MlflowClient, version: ModelVersion) -> bool:
+    """Whether the store still has the files of a version's model."""
     run = store.if_there(lambda: client.get_run(version.run_id))
     return run is not None and runs.has_files(client, runs.model_of(run))
 
 
 def create(client: MlflowClient, name: str, run_id: str, record: runs.Record) -> ModelVersion:
-    """Create the version of the run's model, tagged, without an alias yet.
+    """Register the model of a run as a new version, with tags and without an alias.
 
     Parameters
     ----------
     client : MlflowClient
     name : str
-        Of the registered model.
+        Name of the registered model.
     run_id : str
-        That logged the model.
+        The run that logged the model.
     record : Record
-        Of the training run.
+        Record of the training run.
 
     Returns
     -------
     ModelVersion
-        Another one's, where the same model was registered at the same moment.
+        The new version, or the one of another process that registered the same model first.
     """
     try:
         client.create_registered_model(
@@ -78,20 +77,20 @@ def create(client: MlflowClient, name: str, run_id: str, record: runs.Record) ->
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    # By its own id: a version whose source is `runs:/...` cannot be loaded as `models:/...`.
-    logged = runs.model_of(client.get_run(run_id))
-    mine = client.create_model_version(
+    # By the model's id: a version whose source is `runs:/...` cannot be loaded as `models:/...`.
+    model_id = runs.model_of(client.get_run(run_id))
+    version = client.create_model_version(
         name,
-        source=client.get_logged_model(logged).artifact_location,
+        source=client.get_logged_model(model_id).artifact_location,
         run_id=run_id,
-        model_id=logged,
+        model_id=model_id,
         tags={k: v for k, v in record.tags.items() if not k.startswith("pipeline.")},
     )
     first = registered(client, name, record)
-    if first and first.version != mine.version:
-        client.delete_model_version(name, mine.version)
+    if first and first.version != version.version:
+        client.delete_model_version(name, version.version)
         return first
-    return mine
+    return version
 
 
 def decide(
@@ -99,20 +98,21 @@ def decide(
     champion: ModelVersion | None,
     record: runs.Record,
     settings: RegisterParams,
-    but: ModelVersion | None = None,
+    candidate: ModelVersion | None = None,
 ) -> Decision:
-    """Ask the gate whether the candidate becomes champion; the first version does.
+    """Decide whether the candidate becomes champion: the first version does, others ask the gate.
 
     Parameters
     ----------
     client : MlflowClient
     champion : ModelVersion or None
-        To compare with.
+        The version to compare with.
     record : Record
-        Of the candidate's training run; its answers are the evaluate stage's output.
+        Record of the candidate's training run. Its predictions are those that the stage
+        ``evaluate`` wrote.
     settings : RegisterParams
-    but : ModelVersion, optional
-        The candidate itself, where it has been registered.
+    candidate : ModelVersion, optional
+        The candidate's own version, if it is registered.
 
     Returns
     -------
@@ -121,45 +121,73 @@ def decide(
     Raises
     ------
     UserError
-        When the two cannot be compared and ``register.on_incomparable`` says ``fail``.
+        When the two cannot be compared and ``register.on_incomparable`` is ``fail``.
     """
     if champion is None:
-        first = not champions.read(client, settings.name)
+        first = not champions.history(client, settings.name)
         return Decision(
             True, f"{'first version: ' if first else ''}there was no champion to compare with"
         )
-    if but and champion.version == but.version:
-        log = champions.read(client, champion.name)
-        told = [move for move in log if move.version == champion.version]
-        return Decision(True, told[-1].reason if told else "it is the champion already")
-    labels = tuple(json.loads(paths.DATASET.read_text(encoding="utf-8"))["labels"])
+    if candidate and champion.version == candidate.version:
+        changes = champions.history(client, champion.name)
+        reasons = [change.reason for change in changes if change.version == champion.version]
+        return Decision(True, reasons[-1] if reasons else "it is the champion already")
+    labels = tuple(tables.read_json(paths.DATASET)["labels"])
     predictions = tables.read(paths.PREDICTIONS)
-    candidate = scored("the candidate", record.tags, labels, predictions)
+    evaluated = _evaluated("the candidate", record.tags, labels, predictions)
     try:
-        decision = gate.decide(candidate, of_version(client, champion), settings)
+        decision = gate.decide(evaluated, evaluated_version(client, champion), settings)
     except gate.IncomparableError as error:
-        if settings.on_incomparable == "fail":
-            raise UserError(
-                f"the candidate cannot be compared with the champion: {error}; set"
-                " register.on_incomparable to keep or replace."
-            ) from None
-        kept = settings.on_incomparable == "keep"
-        decision = Decision(
-            promote=not kept,
-            reason=f"not comparable, {error}; register.on_incomparable ="
-            f" {settings.on_incomparable} {'keeps' if kept else 'replaces'} the champion",
-        )
+        decision = _without_comparison(error, settings)
     return replace(decision, against=str(champion.version))
 
 
-def scored(
+def _without_comparison(error: gate.IncomparableError, settings: RegisterParams) -> Decision:
+    """Decide about models that cannot be compared, as ``register.on_incomparable`` says."""
+    if settings.on_incomparable == "fail":
+        raise UserError(
+            f"the candidate cannot be compared with the champion: {error}; set"
+            " register.on_incomparable to keep or replace."
+        ) from None
+    replaces = settings.on_incomparable == "replace"
+    return Decision(
+        promote=replaces,
+        reason=f"the candidate cannot be compared with the champion: {error};"
+        f" register.on_incomparable = {settings.on_incomparable}, so the champion"
+        f" {'is replaced' if replaces else 'stays'}",
+    )
+
+
+def evaluated_version(client: MlflowClient, version: ModelVersion) -> EvaluatedModel:
+    """Read a version's test predictions, and which clips trained it, from its run.
+
+    Raises
+    ------
+    IncomparableError
+        When the run or its predictions are gone, or another project registered the version.
+    """
+    name = f"version {version.version}"
+    if not version.run_id:
+        raise gate.IncomparableError(f"{name} was registered without a run")
+    predictions = _logged_table(client, version, paths.PREDICTIONS)
+    if predictions is None:
+        raise gate.IncomparableError(f"the predictions of {name} are gone")
+    clips = _logged_table(client, version, paths.CLIPS)
+    columns = [column for column in predictions if str(column).startswith("p_")]
+    labels = tuple(str(column).removeprefix("p_") for column in columns)
+    try:
+        return _evaluated(name, version.tags, labels, predictions, clips)
+    except KeyError as missing:
+        raise gate.IncomparableError(f"{name} has no tag {missing}") from missing
+
+
+def _evaluated(
     name: str,
     tags: dict[str, str],
     labels: tuple[str, ...],
     predictions: pd.DataFrame,
     clips: pd.DataFrame | None = None,
 ) -> EvaluatedModel:
-    """Put together what the gate compares."""
     trained_on: frozenset[str] = frozenset()
     if clips is not None:
         folds = f"{tags['split.train_folds']},{tags['split.validation_fold']}".split(",")
@@ -169,40 +197,15 @@ def scored(
     )
 
 
-def of_version(client: MlflowClient, version: ModelVersion) -> EvaluatedModel:
-    """Read a version's answers for its test clips, and what trained it, from its run.
-
-    Raises
-    ------
-    IncomparableError
-        When the run or its predictions are gone, or the version is not of this pipeline.
-    """
-    name = f"version {version.version}"
-    if not version.run_id:
-        raise gate.IncomparableError(f"{name} was registered without a run")
-    try:
-        predictions = _table(client, version, paths.PREDICTIONS)
-    except (MlflowException, OSError) as error:
-        if store.store_failed(error):
-            raise
-        raise gate.IncomparableError(f"the predictions of {name} are gone") from error
-    try:
-        clips = _table(client, version, paths.CLIPS)
-    except (MlflowException, OSError) as error:
-        if store.store_failed(error):
-            raise
-        clips = None
-    columns = [column for column in predictions if str(column).startswith("p_")]
-    labels = tuple(str(column).removeprefix("p_") for column in columns)
-    try:
-        return scored(name, version.tags, labels, predictions, clips)
-    except KeyError as error:
-        raise gate.IncomparableError(f"{name} does not say what {error} was") from error
-
-
-def _table(client: MlflowClient, version: ModelVersion, path: Path) -> pd.DataFrame:
+def _logged_table(client: MlflowClient, version: ModelVersion, path: Path) -> pd.DataFrame | None:
+    """Read a table from the artifacts of a version's run; None if it is gone."""
     with tempfile.TemporaryDirectory() as folder:
-        file = client.download_artifacts(version.run_id, path.name, dst_path=folder)
+        try:
+            file = client.download_artifacts(version.run_id, path.name, dst_path=folder)
+        except (MlflowException, OSError) as error:
+            if store.store_failed(error):
+                raise
+            return None
         return tables.read(Path(file))
 
 
@@ -213,46 +216,46 @@ def give_alias(
     record: runs.Record,
     settings: RegisterParams,
 ) -> Decision:
-    """Give a version the alias that it deserves.
+    """Make a version champion or challenger.
 
     Parameters
     ----------
     client : MlflowClient
     version : ModelVersion
     decision : Decision
+        The decision against the champion that was found first.
     record, settings
-        To decide again where another version has become champion meanwhile.
+        For another decision, if another version has become champion in the meantime.
 
     Returns
     -------
     Decision
-        The last one.
+        The last decision.
     """
     name, number = version.name, str(version.version)
     while decision.promote:
-        stands = champions.replace(client, name, number, decision.against, decision.reason)
-        if stands == number:
+        champion = champions.replace_champion(
+            client, name, number, decision.against, decision.reason
+        )
+        if champion == number:
             return decision
-        other = client.get_model_version(name, stands) if stands else None
-        decision = decide(client, other, record, settings, but=version)
+        other = client.get_model_version(name, champion) if champion else None
+        decision = decide(client, other, record, settings, candidate=version)
     client.set_registered_model_alias(name, CHALLENGER, number)
     return decision
 
 
 def set_tags(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> None:
-    """Set the tags of a version that differ."""
+    """Set those tags of a version that differ."""
     for key, value in tags.items():
         if version.tags.get(key, "") != value:
             client.set_model_version_tag(version.name, version.version, key, value)
 
 
 def describe(
-    client: MlflowClient,
-    version: ModelVersion,
-    record: runs.Record,
-    decision: str,
+    client: MlflowClient, version: ModelVersion, record: runs.Record, decision: str
 ) -> None:
-    """Bring a version's figures and its card up to date, on its page and among the artifacts.
+    """Update a version's metrics and its model card, on its page and among the run's artifacts.
 
     Parameters
     ----------
@@ -262,27 +265,10 @@ def describe(
     decision : str
         The gate's reason.
     """
-    figures = json.loads(paths.METRICS.read_text(encoding="utf-8"))
-    set_tags(client, version, {f"test_{key}": f"{value:.6g}" for key, value in figures.items()})
+    metrics = tables.read_json(paths.METRICS)
+    set_tags(client, version, {f"test_{key}": f"{value:.6g}" for key, value in metrics.items()})
     tags = client.get_model_version(version.name, version.version).tags
-    number = tags.get(AGAINST)  # it may have been deleted since
-    against = (
-        store.if_there(lambda: client.get_model_version(version.name, number)) if number else None
-    )
-    facts = Facts(
-        model=f"{version.name} version {version.version}",
-        params=record.params,
-        metrics=record.metrics,
-        tags=record.tags,
-        dataset=json.loads(paths.DATASET.read_text(encoding="utf-8")),
-        figures=figures,
-        classes=tables.read(paths.PER_CLASS),
-        predictions=tables.read(paths.PREDICTIONS),
-        decision=decision,
-        table=tags.get(TABLE, ""),
-        links=links(client, version, against),
-        champion=accuracy_of(against) if against else {},
-    )
+    facts = _facts(client, version, record, decision, metrics, tags)
     card = modelcard.render(facts)
     digest = hashlib.sha256(card.encode()).hexdigest()
     files = {entry.path for entry in client.list_artifacts(version.run_id)}
@@ -293,31 +279,60 @@ def describe(
     client.set_model_version_tag(version.name, version.version, CARD_SHA256, digest)
 
 
+def _facts(
+    client: MlflowClient,
+    version: ModelVersion,
+    record: runs.Record,
+    decision: str,
+    metrics: dict[str, float],
+    tags: dict[str, str],
+) -> Facts:
+    """Collect what the model card says."""
+    number = tags.get(AGAINST)  # this version may have been deleted since
+    champion = (
+        store.if_there(lambda: client.get_model_version(version.name, number)) if number else None
+    )
+    return Facts(
+        model=f"{version.name} version {version.version}",
+        params=record.params,
+        training_metrics=record.metrics,
+        tags=record.tags,
+        dataset=tables.read_json(paths.DATASET),
+        metrics=metrics,
+        classes=tables.read(paths.PER_CLASS),
+        predictions=tables.read(paths.PREDICTIONS),
+        decision=decision,
+        table=tags.get(TABLE, ""),
+        links=links(client, version, champion),
+        champion=accuracy_of(champion) if champion else {},
+    )
+
+
 def accuracy_of(version: ModelVersion) -> dict[str, float]:
-    """Read a version's accuracy on its test clips, with the interval, from its tags."""
+    """Read a version's test accuracy and its interval from the tags; empty if they lack them."""
     names = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_confidence")
     try:
         return {name: float(version.tags[f"test_{name}"]) for name in names}
-    except KeyError:  # it is not of this pipeline
+    except KeyError:  # another project registered it
         return {}
 
 
 def links(
-    client: MlflowClient, version: ModelVersion, against: ModelVersion | None
+    client: MlflowClient, version: ModelVersion, champion: ModelVersion | None
 ) -> dict[str, str]:
-    """Find the addresses of the runs that were compared, within the MLflow UI.
+    """Find the addresses, within the MLflow UI, of the runs of the versions that were compared.
 
     Returns
     -------
     dict
-        What to call the run, and where it is.
+        Text of the link and address.
     """
-    found = {"the training run": version}
-    if against:
-        found[f"the run of version {against.version}"] = against
+    versions = {"the training run": version}
+    if champion:
+        versions[f"the run of version {champion.version}"] = champion
     addresses = {}
-    for what, of in found.items():
-        run = of.run_id and store.if_there(partial(client.get_run, of.run_id))
+    for title, linked in versions.items():
+        run = linked.run_id and store.if_there(partial(client.get_run, linked.run_id))
         if run:
-            addresses[what] = f"#/experiments/{run.info.experiment_id}/runs/{of.run_id}"
+            addresses[title] = f"#/experiments/{run.info.experiment_id}/runs/{linked.run_id}"
     return addresses

@@ -1,9 +1,9 @@
 import json
-import multiprocessing
 import os
 import shutil
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from pipeline import stage
 from pipeline.errors import UserError
 from pipeline.registry import champions, lineage, promote, reproduce, versions
-from pipeline.registry.champions import CHAMPION, Move
+from pipeline.registry.champions import CHAMPION, AliasChange
 from pipeline.registry.gate import Decision, IncomparableError
 from pipeline.tracking import store
 
@@ -41,8 +41,15 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def client(registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    """A registry with five versions and no alias."""
+def client(shared_client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """A registry with five versions and no alias; nobody else uses it, so waiting is useless."""
+    monkeypatch.setattr(champions, "sleep", lambda _: None)
+    return shared_client
+
+
+@pytest.fixture
+def shared_client(registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """A registry with five versions and no alias, for several who wait for each other."""
     shutil.copy(registry, tmp_path)
     shutil.copy(Path(__file__).parents[1] / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -57,44 +64,46 @@ def champion(client: MlflowClient) -> str | None:
 
 def test_a_registry_without_a_champion_has_none_and_no_history(client: MlflowClient) -> None:
     assert champion(client) is None
-    assert champions.read(client, NAME) == []
-    assert champions.read(client, "no such model") == []
+    assert champions.history(client, NAME) == []
+    assert champions.history(client, "no such model") == []
 
 
-def test_every_move_is_kept_with_who_why_and_what_it_replaced(client: MlflowClient) -> None:
-    assert champions.move(client, NAME, "1", "the first") is None
-    assert champions.move(client, NAME, "2", "better") == "1"
+def test_the_history_says_who_changed_the_champion_why_and_what_it_replaced(
+    client: MlflowClient,
+) -> None:
+    assert champions.set_champion(client, NAME, "1", "the first") is None
+    assert champions.set_champion(client, NAME, "2", "better") == "1"
     assert champion(client) == "2"
-    first, second = champions.read(client, NAME)
+    first, second = champions.history(client, NAME)
     assert (first.version, first.before, first.reason) == ("1", None, "the first")
     assert (second.version, second.before, second.reason) == ("2", "1", "better")
     assert second.by == champions._user() != ""
     assert second.at > first.at
 
 
-def test_a_clock_that_is_behind_does_not_put_a_move_before_earlier_ones(
+def test_a_slow_clock_does_not_put_a_change_before_earlier_ones(
     client: MlflowClient,
 ) -> None:
     tag = '{"at": "2999-01-01T00:00:00.000000+00:00", "version": "3", "before": null, "by": "-",'
     client.set_registered_model_tag(NAME, "champion.2999", f'{tag} "reason": "-"}}')
-    champions.move(client, NAME, "4", "later, whatever the clock says")
+    champions.set_champion(client, NAME, "4", "later, whatever the clock says")
     assert champion(client) == "4"
-    assert [move.version for move in champions.read(client, NAME)] == ["3", "4"]
+    assert [change.version for change in champions.history(client, NAME)] == ["3", "4"]
 
 
-def test_an_alias_that_was_set_by_hand_belongs_to_the_history(client: MlflowClient) -> None:
-    champions.move(client, NAME, "1", "the first")
-    champions.move(client, NAME, "2", "better")
+def test_an_alias_that_was_set_by_hand_is_in_the_history(client: MlflowClient) -> None:
+    champions.set_champion(client, NAME, "1", "the first")
+    champions.set_champion(client, NAME, "2", "better")
     client.set_registered_model_alias(NAME, CHAMPION, "4")
-    assert champions.move(client, NAME, "5", "better still") == "4"
-    assert champions.line(champions.read(client, NAME)) == ["1", "2", "4", "5"]
+    assert champions.set_champion(client, NAME, "5", "better still") == "4"
+    assert champions.succession(champions.history(client, NAME)) == ["1", "2", "4", "5"]
 
 
 def test_an_alias_that_was_set_back_by_hand_is_what_the_next_one_replaces(
     client: MlflowClient,
 ) -> None:
     for number in "123":
-        champions.move(client, NAME, number, f"promoting {number}")
+        champions.set_champion(client, NAME, number, f"promoting {number}")
     client.set_registered_model_alias(NAME, CHAMPION, "1")
     assert "version 4 is champion in place of version 1" in promote.main("4", "better")
     assert promote.REPLACED not in client.get_model_version(NAME, "3").tags
@@ -104,16 +113,16 @@ def test_an_alias_that_was_set_back_by_hand_is_what_the_next_one_replaces(
 def test_a_champion_that_was_taken_away_is_not_what_the_next_one_replaces(
     client: MlflowClient,
 ) -> None:
-    champions.move(client, NAME, "1", "the first")
-    champions.move(client, NAME, "2", "better")
+    champions.set_champion(client, NAME, "1", "the first")
+    champions.set_champion(client, NAME, "2", "better")
     client.delete_model_version(NAME, "2")
-    assert champions.move(client, NAME, "3", "nobody to compare with") is None
+    assert champions.set_champion(client, NAME, "3", "nobody to compare with") is None
     client.delete_registered_model_alias(NAME, CHAMPION)
     # the last one that there was
     assert promote.main(None, "needed after all").endswith("version 3 is champion")
 
 
-def test_rolling_back_goes_down_the_line_and_leaves_the_reason_on_both(
+def test_successive_rollbacks_go_back_one_champion_each_and_record_the_reason(
     client: MlflowClient,
 ) -> None:
     for number in "123":
@@ -122,9 +131,11 @@ def test_rolling_back_goes_down_the_line_and_leaves_the_reason_on_both(
     assert client.get_model_version(NAME, "2").tags[promote.PROMOTED] == "3 is deaf"
     assert "3 is deaf" in client.get_model_version(NAME, "3").tags[promote.REPLACED]
     assert "version 1 is champion in place of version 2" in promote.main(None, "2 as well")
-    with pytest.raises(UserError, match="no champion before"):
+    with pytest.raises(UserError, match="no earlier champion"):
         promote.main(None, "and now?")
-    assert [move.rollback for move in champions.read(client, NAME)] == [False] * 3 + [True] * 2
+    assert [change.rollback for change in champions.history(client, NAME)] == [False] * 3 + [
+        True
+    ] * 2
 
 
 def test_a_rollback_passes_over_versions_that_were_deleted(client: MlflowClient) -> None:
@@ -142,7 +153,7 @@ def test_promoting_needs_a_version_that_exists_and_a_reason(client: MlflowClient
         promote.main("1", "  ")
     with pytest.raises(UserError, match="has no version 99999999999999999999 at"):
         promote.main("9" * 20, "a number that no database holds")
-    with pytest.raises(UserError, match="has 2,001 characters, and at most 2,000 can be kept"):
+    with pytest.raises(UserError, match="has 2,001 characters, and at most 2,000 can be stored"):
         promote.main("1", "x" * 2001)
     assert champion(client) is None
 
@@ -151,10 +162,10 @@ def test_a_reason_is_one_line_of_text_wherever_it_is_read(client: MlflowClient) 
     promote.main("1", "hört\n\tSirenen\u2028und \x1b[31mHunde \udcff 🐕|<b>")
     kept = "hört Sirenen und [31mHunde 🐕|<b>"
     assert client.get_model_version(NAME, "1").tags[promote.PROMOTED] == kept
-    assert champions.read(client, NAME)[0].reason == kept
+    assert champions.history(client, NAME)[0].reason == kept
 
 
-def test_a_store_that_cannot_be_written_is_one_sentence(
+def test_a_store_that_cannot_be_written_ends_in_one_sentence(
     client: MlflowClient,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -168,12 +179,12 @@ def test_a_store_that_cannot_be_written_is_one_sentence(
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_version_that_was_registered_without_a_run_is_named_as_such(
+def test_a_version_registered_without_a_run_is_named_in_every_error(
     client: MlflowClient,
 ) -> None:
     version = client.get_model_version(NAME, "1")
     with pytest.raises(IncomparableError, match="version 1 was registered without a run"):
-        versions.of_version(client, version)
+        versions.evaluated_version(client, version)
     assert versions.links(client, version, version) == {}
     with pytest.raises(UserError, match="version 1 was registered without a run"):
         reproduce.training_run(client, version)
@@ -184,62 +195,59 @@ def test_a_version_that_was_registered_without_a_run_is_named_as_such(
 def test_promoting_the_champion_changes_nothing(client: MlflowClient) -> None:
     promote.main("1", "the first")
     assert "is the champion already" in promote.main("champion", "again")
-    assert len(champions.read(client, NAME)) == 1
+    assert len(champions.history(client, NAME)) == 1
 
 
-def test_a_challenger_that_becomes_champion_is_challenger_no_more(client: MlflowClient) -> None:
+def test_a_challenger_that_becomes_champion_loses_the_alias_challenger(
+    client: MlflowClient,
+) -> None:
     client.set_registered_model_alias(NAME, champions.CHALLENGER, "2")
     promote.main(champions.CHALLENGER, "the gate had too few clips")
     assert client.get_model_version(NAME, "2").aliases == [CHAMPION]
 
 
-def _promote(number: str, barrier: "multiprocessing.synchronize.Barrier") -> None:
-    client = store.connect()
-    barrier.wait()
-    champions.move(client, NAME, number, f"promoting {number}")
-
-
-def test_of_three_who_promote_at_once_none_is_lost_and_the_alias_is_the_last_of_them(
-    client: MlflowClient,
+def test_if_three_promote_at_once_no_change_is_lost_and_the_alias_is_the_last_one(
+    shared_client: MlflowClient,
 ) -> None:
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(3)
-    people = [context.Process(target=_promote, args=(n, barrier)) for n in "123"]
-    for person in people:
-        person.start()
-    for person in people:
-        person.join(120)
-        assert person.exitcode == 0
-    moves = champions.read(client, NAME)
-    assert sorted(move.version for move in moves) == list("123")
-    assert champion(client) == champions.line(moves)[-1]
+    barrier = threading.Barrier(3)
+
+    def promote_at_once(number: str) -> None:
+        client = MlflowClient()
+        barrier.wait()
+        champions.set_champion(client, NAME, number, f"promoting {number}")
+
+    with ThreadPoolExecutor(3) as people:
+        list(people.map(promote_at_once, "123"))
+    changes = champions.history(shared_client, NAME)
+    assert sorted(change.version for change in changes) == list("123")
+    assert champion(shared_client) == champions.succession(changes)[-1]
 
 
-def test_a_move_that_was_killed_before_the_alias_leaves_the_old_champion_and_is_on_record(
+def test_a_process_killed_before_it_sets_the_alias_leaves_the_old_champion_and_its_change_recorded(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    champions.move(client, NAME, "1", "the first")
+    champions.set_champion(client, NAME, "1", "the first")
     process = os.fork()
     if not process:
-        monkeypatch.setattr(champions, "_settle", lambda *_: os.kill(os.getpid(), 9))
-        champions.move(client, NAME, "2", "killed")
+        monkeypatch.setattr(champions, "_set_alias", lambda *_: os.kill(os.getpid(), 9))
+        champions.set_champion(client, NAME, "2", "killed")
     assert os.waitpid(process, 0)[1] == 9
     assert champion(client) == "1"
-    assert champions.move(client, NAME, "3", "after it") == "1"
+    assert champions.set_champion(client, NAME, "3", "after it") == "1"
     assert champion(client) == "3"
-    moves = champions.read(client, NAME)
-    assert [move.version for move in moves] == ["1", "2", "1", "3"]
+    changes = champions.history(client, NAME)
+    assert [change.version for change in changes] == ["1", "2", "1", "3"]
     assert promote.main(None, "back").endswith("version 1 is champion in place of version 3")
 
 
 def test_a_candidate_overtaken_by_another_one_is_compared_with_that_one(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    champions.move(client, NAME, "1", "the first")
-    champions.move(client, NAME, "2", "registered at the same moment")
+    champions.set_champion(client, NAME, "1", "the first")
+    champions.set_champion(client, NAME, "2", "registered at the same moment")
     compared = []
 
-    def decide(_: object, other: object, *__: object, but: object) -> Decision:
+    def decide(_: object, other: object, *__: object, candidate: object) -> Decision:
         compared.append(str(other.version))  # type: ignore[attr-defined]
         return Decision(promote=False, reason="not better than version 2", against="2")
 
@@ -349,13 +357,13 @@ class Registry:
 @settings(max_examples=150, deadline=None)
 @given(order=st.lists(st.integers(0, 5), max_size=80), before=st.sampled_from([None, "1", "2"]))
 @example(order=[0, 1, 1, 2, 0, 2, 1, 0, 2, 2, 1, 0], before=None)
-def test_of_candidates_at_once_the_one_that_beats_all_others_ends_as_champion(
+def test_of_simultaneous_candidates_the_one_that_beats_all_others_becomes_champion(
     order: list[int], before: str | None
 ) -> None:
-    def decide(_: object, other: Any, *__: object, but: Any) -> Decision:
-        if other is None or other.version == but.version:
+    def decide(_: object, other: Any, *__: object, candidate: Any) -> Decision:
+        if other is None or other.version == candidate.version:
             return Decision(promote=True, reason="nobody else")
-        better = int(but.version) - int(other.version) > 1  # one more is not significant
+        better = int(candidate.version) - int(other.version) > 1  # one more is not significant
         return Decision(promote=better, reason=f"against {other.version}", against=other.version)
 
     together = Together(order)
@@ -363,26 +371,25 @@ def test_of_candidates_at_once_the_one_that_beats_all_others_ends_as_champion(
     if before:
         registry.alias = before
         registry.tags["champion.0"] = json.dumps(
-            asdict(Move("2000-01-01T00:00:00+00:00", before, None, "-", "-"))
+            asdict(AliasChange("2000-01-01T00:00:00+00:00", before, None, "-", "-"))
         )
 
     def candidate(number: str) -> None:
         me = registry.get_model_version(NAME, number)
         found = champions.champion(registry, NAME)
-        decision = decide(None, found, but=me)
+        decision = decide(None, found, candidate=me)
         versions.give_alias(registry, me, decision, None, None)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(versions, "decide", decide)
-        clock = SimpleNamespace(monotonic=lambda: 0, sleep=together.sleep)
-        patch.setattr(champions, "time", clock)
+        patch.setattr(champions, "sleep", together.sleep)
         together.run({number: partial(candidate, number) for number in "125"})
     assert registry.alias == "5"
-    assert champions.line(champions.read(registry, NAME))[-1] == "5"
+    assert champions.succession(champions.history(registry, NAME))[-1] == "5"
 
 
-def test_the_line_forgets_what_was_rolled_back() -> None:
-    moves = [Move(str(i), version, None, "-", "-") for i, version in enumerate("1231")]
-    assert champions.line(moves) == ["1", "2", "3", "1"]
-    back = Move("5", "3", "1", "-", "-", rollback=True)
-    assert champions.line([*moves, back, back]) == ["1", "2", "3"]
+def test_the_succession_forgets_what_was_rolled_back() -> None:
+    changes = [AliasChange(str(i), version, None, "-", "-") for i, version in enumerate("1231")]
+    assert champions.succession(changes) == ["1", "2", "3", "1"]
+    back = AliasChange("5", "3", "1", "-", "-", rollback=True)
+    assert champions.succession([*changes, back, back]) == ["1", "2", "3"]

@@ -122,7 +122,7 @@ def mcnemar(differences: np.ndarray) -> float:
 
 def test_equal_models_are_promoted_no_more_often_than_the_level_although_clips_cluster() -> None:
     # The accuracy of either model varies from recording to recording, by the same law.
-    trials, recordings, clips = 800, 40, 4
+    trials, recordings, clips = 500, 40, 4
     rng = np.random.default_rng(0)
     accuracy = rng.beta(1.2, 0.4, size=(trials, 2, recordings, 1))
     right = rng.random((trials, 2, recordings, clips)) < accuracy

@@ -32,7 +32,7 @@ FACTS = Facts(
         "features.kind": "logmel",
         "features.seconds": 4.0,
     },
-    metrics={
+    training_metrics={
         "train_seconds": 61.2,
         "train_cpu_seconds": 99.7,
         "parameters": 100698.0,
@@ -58,7 +58,7 @@ FACTS = Facts(
         "recordings": 6,
         "rejected": 1,
     },
-    figures={
+    metrics={
         "accuracy": 0.25,
         "accuracy_low": 0.1,
         "accuracy_high": 0.4,
@@ -91,12 +91,13 @@ def test_the_card_says_what_for_from_what_how_good_at_what_cost_and_why() -> Non
         "| candidate | 25.0% | 10.0% to 40.0% (90%) |",
         "| champion then | 20.0% | 5.0% to 50.0% (95%) |",
         "[the training run](#/experiments/1/runs/abc)",
-        "Not for decisions on which safety",
+        "not for decisions on which safety",
         "`drilling`, `siren|horn`",
         "License: CC BY 4.0",
         "https://example.org/foley",
-        "1 rejected",
+        "rejected as unusable: 1.",
         "Trained on folds 3,4, epoch chosen on fold 2, tested on fold 1",
+        "Quote figures from cross-validation",
         "kind logmel",
         "| 25.0% | 10.0% to 40.0% | 0.200 | 1.234 | 4 | 3 |",
         "90% interval",
@@ -154,3 +155,16 @@ def test_the_description_names_the_worst_classes_only() -> None:
     assert "| 0&emsp; | 0.333&emsp; |" in description
     assert "| 8&emsp; | 0.333&emsp; |" not in description
     assert "| 8 | 0.333 |" in modelcard.render(replace(FACTS, classes=classes))
+
+
+def test_labels_that_look_like_numbers_stay_as_they_are_written() -> None:
+    numbers = PREDICTIONS.rename(columns={"p_drilling": "p_007", "p_siren|horn": "p_042"})
+    numbers = numbers.replace({"drilling": "007", "siren|horn": "042"})
+    found = modelcard.confusions(numbers)
+    assert list(found["label"] + found["predicted"]) == ["042007", "007042"]
+
+
+def test_a_model_without_a_search_says_so() -> None:
+    tags = {**FACTS.tags, "tune.study": "none", "tune.trial": "none"}
+    card = modelcard.render(replace(FACTS, tags=tags))
+    assert "Hyper-parameters: those of `train`, without a search." in card
