@@ -46,5 +46,5 @@ def main() -> str:
         "decision": version.tags[versions.DECISION],
     }
     tables.write_json(paths.REGISTRATION, registration)
-    state = "is there already" if known else "registered"
+    state = "is already registered" if known else "registered"
     return f"{name} version {version.version} {state}, alias {', '.join(aliases) or 'none'}"

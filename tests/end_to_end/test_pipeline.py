@@ -182,7 +182,7 @@ def test_the_summary_names_accuracy_version_and_next_commands(finished: Reposito
 def test_a_second_repro_runs_nothing_but_a_look_at_the_registry(used: Repository) -> None:
     output = used.ok("dvc repro")
     assert stages_run(output) == ["register"]
-    assert "version 1 is there already" in output
+    assert "version 1 is already registered" in output
     assert len(store(used).search_model_versions("name = 'sound-classifier'")) == 1
 
 
@@ -195,7 +195,7 @@ def test_a_training_parameter_reruns_tune_and_train_but_not_the_data(used: Repos
     used.set(train__label_smoothing=0.1)
     output = used.ok("dvc repro")
     assert stages_run(output) == ["register"]
-    assert "version 1 is there already, alias champion" in output
+    assert "version 1 is already registered, alias champion" in output
     assert read_json(used, "models/run.json")["run_id"] == runs(used, "train")[0].info.run_id
 
 
@@ -224,7 +224,7 @@ def test_a_registration_stopped_before_the_alias_is_made_good(used: Repository) 
     client = MlflowClient(f"sqlite:///{used.folder}/mlflow.db")
     client.delete_registered_model_alias("sound-classifier", "champion")
     client.delete_model_version_tag("sound-classifier", "1", "decision")
-    assert "version 1 is there already, alias champion" in used.ok("dvc repro")
+    assert "version 1 is already registered, alias champion" in used.ok("dvc repro")
 
 
 def test_a_champion_of_another_test_fold_is_not_compared_but_decided(used: Repository) -> None:
@@ -307,7 +307,7 @@ def test_without_a_search_training_takes_the_parameters_as_they_are(used: Reposi
     used.set(tune__trials=0)
     output = used.ok("dvc repro")
     assert "no search" in output
-    assert "version 2 registered" in output or "version 1 is there already" in output
+    assert "version 2 registered" in output or "version 1 is already registered" in output
     record = read_json(used, "models/run.json")
     assert record["tags"]["tune.trial"] == "none"
     assert record["params"]["train.learning_rate"] == 0.002

@@ -71,7 +71,7 @@ def test_other_settings_of_the_interval_reach_the_version_that_is_registered(
 ) -> None:
     used.set(evaluate__confidence=0.6, evaluate__seed=7)
     output = used.ok("dvc repro")
-    assert "version 1 is there already" in output
+    assert "version 1 is already registered" in output
     figures = json.loads((used.folder / "reports/metrics.json").read_text())
     version = version_of(used, tmp_path)
     run = client_of(used, tmp_path).get_run(version.run_id)
@@ -90,7 +90,7 @@ def test_lost_artifacts_are_written_again_without_training(used: Repository) -> 
     shutil.rmtree(used.folder / "mlruns")
     output = used.ok("dvc repro")
     assert "Running stage 'train'" not in output
-    assert "version 1 is there already, alias champion" in output
+    assert "version 1 is already registered, alias champion" in output
     # MLflow leaves a note beside a model that was loaded by its version's name
     again = ("model_card.md", "registered_model_meta")
     # the search's picture is among the training run's too
@@ -110,7 +110,7 @@ def test_the_run_of_a_version_that_was_trained_again_gets_what_a_new_evaluation_
     shutil.rmtree(examples)  # as if an evaluation before there were any had been its last
     used.ok("dvc repro --force --single-item train")
     assert run_id not in (used.folder / "models/run.json").read_text()
-    assert "version 1 is there already, alias champion" in used.ok("dvc repro")
+    assert "version 1 is already registered, alias champion" in used.ok("dvc repro")
     used.ok("python -m pipeline package")
     assert {file.name for file in examples.iterdir()} > {"index.json"}
     assert list((used.folder / "bundle/examples").iterdir())
@@ -121,7 +121,7 @@ def test_a_repository_that_was_moved_keeps_its_runs_and_versions(
 ) -> None:
     moved = Repository(used.folder.rename(tmp_path / "moved"))
     output = moved.ok("dvc repro")
-    assert "version 1 is there already, alias champion" in output
+    assert "version 1 is already registered, alias champion" in output
     version = version_of(moved, tmp_path)
     assert version.source.startswith(f"{moved.folder}/mlruns/")
     assert (Path(version.source) / "data/model.keras").exists()
@@ -134,7 +134,7 @@ def test_a_repository_that_was_moved_keeps_its_runs_and_versions(
 def test_a_run_in_the_bin_is_taken_out_again(used: Repository, tmp_path: Path) -> None:
     run_id = version_of(used, tmp_path).run_id
     used.ok(f"mlflow runs delete --run-id {run_id}", MLFLOW_TRACKING_URI="sqlite:///mlflow.db")
-    assert "version 1 is there already" in used.ok("python -m pipeline register")
+    assert "version 1 is already registered" in used.ok("python -m pipeline register")
     assert client_of(used, tmp_path).get_run(run_id).info.lifecycle_stage == "active"
 
 

@@ -135,7 +135,7 @@ def test_a_second_clone_pulls_and_runs_nothing(
     output = second.ok("dvc repro", **team.environment)
     stages = [line.split("'")[1] for line in output.splitlines() if "Running stage" in line]
     assert stages == ["register"]
-    assert "version 1 is there already, alias champion" in output
+    assert "version 1 is already registered, alias champion" in output
     second.ok("python -m pipeline package", **team.environment)
     shown = second.ok("python -m pipeline lineage", **team.environment)
     assert "version 1, by" in shown

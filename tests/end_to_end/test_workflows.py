@@ -239,5 +239,5 @@ def test_a_runner_trains_nothing_that_another_one_trained(
     said = "".join(step.log for step in done.steps.values())
     for stage in ("download", "featurize", "tune", "train", "evaluate"):
         assert f"Stage '{stage}' is cached" in said
-    assert "sound-classifier version 1 is there already" in said
+    assert "sound-classifier version 1 is already registered" in said
     assert not (tmp_path / "said").exists()  # the champion is the one that it was
