@@ -22,6 +22,7 @@ from pipeline.errors import UserError
 from pipeline.registry import champions, lineage, promote, reproduce, versions
 from pipeline.registry.champions import CHAMPION, AliasChange
 from pipeline.registry.gate import Decision, IncomparableError
+from pipeline.registry.references import ModelReference
 from pipeline.tracking import store
 
 NAME = "sound-classifier"
@@ -188,8 +189,10 @@ def test_a_version_registered_without_a_run_is_named_in_every_error(
     assert versions.links(client, version, version) == {}
     with pytest.raises(UserError, match="version 1 was registered without a run"):
         reproduce.training_run(client, version)
-    missing = lineage.follow(client, NAME, lineage.End(version=version)).missing
-    assert {missing[link] for link in ("dataset", "run", "code", "metrics")} == {"no run is named"}
+    missing = lineage.follow(client, NAME, ModelReference(version=version)).missing
+    assert {missing[link] for link in ("dataset", "run", "code", "metrics")} == {
+        "there is no record of its run"
+    }
 
 
 def test_promoting_the_champion_changes_nothing(client: MlflowClient) -> None:

@@ -231,10 +231,10 @@ def test_lineage_leads_from_every_end_to_all_the_others(used: Repository, tmp_pa
 @pytest.mark.parametrize(
     ("end", "said"),
     [
-        ("99", "is no version, alias or run"),
-        ("f" * 32, "is no version, alias or run"),
-        ("no:such", "there is no bento no:such"),
-        ("http://127.0.0.1:9", "does not tell its model"),
+        ("99", "is not a version, alias or run"),
+        ("f" * 32, "is not a version, alias or run"),
+        ("no:such", "has no bento no:such"),
+        ("http://127.0.0.1:9", "does not say which model the service has"),
     ],
 )
 def test_an_end_that_leads_nowhere_is_one_sentence(used: Repository, end: str, said: str) -> None:
