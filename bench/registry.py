@@ -21,7 +21,7 @@ from pipeline.data import split
 from pipeline.data.feature_store import read as read_features
 from pipeline.tracking import runs, store
 from pipeline.training import fit
-from pipeline.training.search import read as read_best
+from pipeline.training.trials import read_best
 
 ROUNDS = 3
 

@@ -21,7 +21,7 @@ def pictures(trials: pd.DataFrame) -> dict[str, "Figure"]:
     Parameters
     ----------
     trials : DataFrame
-        From :func:`pipeline.training.search.table`.
+        From :func:`pipeline.training.trials.table`.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def history(trials: pd.DataFrame) -> "Figure":
     Parameters
     ----------
     trials : DataFrame
-        From :func:`pipeline.training.search.table`; may be empty.
+        From :func:`pipeline.training.trials.table`; may be empty.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def pareto(trials: pd.DataFrame) -> "Figure":
     Parameters
     ----------
     trials : DataFrame
-        From :func:`pipeline.training.search.table`, of a search over the network's size.
+        From :func:`pipeline.training.trials.table`, of a search over the network's size.
 
     Returns
     -------
@@ -128,10 +128,10 @@ def by_optuna(study: "Study") -> dict[str, "Figure"]:
     from optuna.trial import TrialState
     from optuna.visualization import matplotlib as optuna_plots
 
-    from pipeline.training import search
+    from pipeline.training.trials import outcome
 
     def loss(trial: "FrozenTrial") -> float:
-        return search.outcome(trial)[0]
+        return outcome(trial)[0]
 
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len({loss(trial) for trial in complete}) < 2:

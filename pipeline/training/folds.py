@@ -1,10 +1,10 @@
-"""Every official fold as the test fold once: the figure that a reviewer asks for.
+"""Cross-validation: train and score every official fold once with each seed.
 
-Not part of ``dvc repro``, for it trains as many networks as there are folds and seeds:
-``dvc repro crossval/dvc.yaml``, or ``python -m pipeline crossval``. In every unit, one fold and
-one seed, all other folds train, with the parameters of ``train`` as they stand: no search, and the
-last epoch counts, so that nothing is chosen. With ``crossval.validate`` the next fold (cyclically)
-chooses the epoch instead of training. Either way nothing is chosen on a fold that is scored.
+One fold and one seed are a unit. All other folds train, with the parameters of ``train`` as they
+are: there is no search, and the last epoch counts, so nothing is chosen. With
+``crossval.validate``, the next fold (cyclically) chooses the epoch instead of training. Either way
+nothing is chosen on a fold that is scored. Finished units are kept, so that a cross-validation that
+was stopped trains only the missing ones.
 """
 
 import hashlib
@@ -19,20 +19,20 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from pipeline import params, paths
+from pipeline import params, paths, tables
 from pipeline.data import split
 from pipeline.data.feature_store import read as read_features
+from pipeline.errors import UserError
 from pipeline.params import CrossvalParams, TrainParams
-from pipeline.sound import augment, networks
 from pipeline.tracking import provenance
-from pipeline.training import fit, workers
+from pipeline.training import code_hash, workers
 from pipeline.training.objective import BEST
 from pipeline.training.predictions import by_clip as tabulate
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One training: which fold is scored and which seed starts it."""
+    """One training: the fold that is scored, and the seed."""
 
     fold: int
     seed: int
@@ -51,19 +51,20 @@ def run(
     ----------
     units : list of Unit
     train : TrainParams
-        But for the seed, which is the unit's.
+        The seed is not read: each unit has its own.
     crossval : CrossvalParams
-        Of which ``validate`` and ``workers`` are read.
+        Only ``validate`` and ``workers`` are read.
     labels : list of str
+        In the order of the network's outputs.
     index : DataFrame, optional
-        See :func:`run_units`.
+        As for :func:`run_units`.
 
     Returns
     -------
     missing : int
-        How many were trained now.
+        How many units were trained now.
     results : list of dict
-        As :func:`run_unit` wrote them, in the order of `units`.
+        As :func:`run_unit` writes them, in the order of `units`.
     """
     folder = paths.CROSSVAL_UNITS / unit_key(train, crossval.validate_, index)
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,19 +72,23 @@ def run(
     missing = [unit for unit in units if unit not in known]
     run_units(missing, train, labels, folder, crossval, index)
     for unit in missing:
-        known[unit] = json.loads(unit_file(folder, unit).read_text(encoding="utf-8"))
+        known[unit] = tables.read_json(unit_file(folder, unit))
     return len(missing), [known[unit] for unit in units]
 
 
 def unit_key(train: TrainParams, validate: bool, index: pd.DataFrame | None = None) -> str:
-    """Name a set of units by all that they depend on, so that only true repeats are skipped."""
+    """Name a set of units by everything that they depend on, so that only those are reused.
+
+    Returns
+    -------
+    str
+        Twelve hexadecimal digits.
+    """
     facts: dict[str, Any] = {
         "train": train.model_dump(exclude={"seed"}),
         "validate": validate,
         "features": provenance.sha256(paths.FEATURES, paths.FEATURE_INDEX, paths.FEATURE_SPEC),
-        "code": provenance.sha256(
-            *(Path(str(module.__file__)) for module in (augment, fit, networks))
-        ),
+        "code": code_hash.of("pipeline.training.folds"),
     }
     if index is not None and not index.equals(read_features().index):
         facts["index"] = index.to_csv()
@@ -91,22 +96,22 @@ def unit_key(train: TrainParams, validate: bool, index: pd.DataFrame | None = No
 
 
 def unit_file(folder: Path, unit: Unit) -> Path:
-    """Where the result of `unit` is kept."""
+    """Return the file that keeps the result of `unit`."""
     return folder / f"fold{unit.fold}-seed{unit.seed}.json"
 
 
 def read_unit(folder: Path, unit: Unit) -> dict[str, Any] | None:
-    """Read the result of `unit`; None where there is none, or a damaged one, and says so."""
+    """Read the result of `unit`; None if it is missing or, with a warning, damaged."""
     file = unit_file(folder, unit)
-    try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not file.is_file():
         return None
-    except ValueError:  # neither JSON nor, it may be, UTF-8
+    try:
+        result = tables.read_json(file)
+    except UserError:
         result = None
     if isinstance(result, dict) and isinstance(result.get("predictions"), dict):
         return result
-    print(f"crossval: {file} is damaged: the unit is trained again", file=sys.stderr, flush=True)
+    print(f"crossval: {file} is damaged; this unit is trained again", file=sys.stderr, flush=True)
     return None
 
 
@@ -118,20 +123,22 @@ def run_units(
     crossval: CrossvalParams,
     index: pd.DataFrame | None = None,
 ) -> None:
-    """Train `units`, several at a time, each with its share of the cores.
+    """Train `units`, several at a time; the processes share the CPUs.
 
     Parameters
     ----------
     units : list of Unit
     train : TrainParams
-        But for the seed, which is the unit's.
+        The seed is not read: each unit has its own.
     labels : list of str
+        In the order of the network's outputs.
     folder : Path
-        Gets a file a unit, written when it has finished.
+        Receives one file per unit when that unit has finished.
     crossval : CrossvalParams
-        Of which ``validate`` and ``workers`` are read.
+        Only ``validate`` and ``workers`` are read.
     index : DataFrame, optional
-        What the rows of the features are, if not what their own index says.
+        One row per window, instead of the index that was stored with the features: other folds,
+        for example.
     """
     if not units:
         return
@@ -156,7 +163,7 @@ def run_unit(
     validate: bool,
     index: pd.DataFrame | None = None,
 ) -> None:
-    """Train and score one unit; its file appears when all is in it.
+    """Train and score one unit, and write its file once everything is in it.
 
     Parameters
     ----------
@@ -167,13 +174,16 @@ def run_unit(
     validate : bool
         Whether the next fold chooses the epoch; if not, it trains too.
     index : DataFrame, optional
-        See :func:`run_units`.
+        As for :func:`run_units`.
     """
+    # only the processes that train load TensorFlow
+    from pipeline.training import fit
+
     featurized = read_features()
     index = featurized.index if index is None else index
     folds = split.by_fold(index, unit.fold, validate)
     data = fit.prepare(featurized.array, index, featurized.spec, folds, labels)
-    # Not wall time, which says more about what else runs.
+    # wall time would depend on what else the machine does
     started = time.process_time()
     chosen = params.with_values(train, {"seed": unit.seed})
     fitted = fit.fit(data, chosen, f"fold {unit.fold}, seed {unit.seed}")
@@ -182,10 +192,11 @@ def run_unit(
         fit.network_input(featurized.array[folds.test], data.spec), batch_size=64, verbose=0
     )
     predictions = tabulate(index.iloc[folds.test], probabilities, labels)
+    validated = [key for key in (BEST, "val_accuracy") if key in fitted.best]
     result = {
         **asdict(unit),
         "validation_fold": folds.validation_fold,
-        **{key: float(fitted.best[key]) for key in (BEST, "val_accuracy") if key in fitted.best},
+        **{key: float(fitted.best[key]) for key in validated},
         "epoch": int(fitted.best["epoch"]),
         "cpu_seconds": cpu_seconds,
         "parameters": int(fitted.model.count_params()),
@@ -194,12 +205,12 @@ def run_unit(
     }
     file = unit_file(folder, unit)
     part = file.with_suffix(".part")
-    part.write_text(json.dumps(result), encoding="utf-8")
+    tables.write_json(part, result)
     part.replace(file)
 
 
 def by_clip(units: list[Unit], results: list[dict[str, Any]]) -> pd.DataFrame:
-    """Tabulate the predictions of all units: a row a clip and seed."""
+    """Tabulate the predictions of all units, with one row per clip and seed."""
     return pd.concat(
         [
             pd.DataFrame(result["predictions"]).assign(seed=unit.seed)
@@ -209,7 +220,7 @@ def by_clip(units: list[Unit], results: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def by_unit(units: list[Unit], results: list[dict[str, Any]]) -> pd.DataFrame:
-    """Tabulate the units: a row each, in the order given."""
+    """Tabulate the units with their accuracy, one row per unit, in the order given."""
     rows = []
     for unit, result in zip(units, results, strict=True):
         clips = pd.DataFrame(result["predictions"])

@@ -1,7 +1,10 @@
-"""Name the figure that chooses the epoch and the trial.
+"""Name the figure that chooses the best epoch and the best trial.
 
 It has a module of its own, so that a plot or a page can name it without loading Keras.
 """
 
 BEST = "val_log_loss"
-"""What chooses epoch and trial. Accuracy moves in steps of one clip in a fold; this does not."""
+"""Log loss on the validation fold.
+
+Accuracy changes in steps of one clip, so it distinguishes fewer epochs and trials than this does.
+"""

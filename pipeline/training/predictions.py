@@ -1,24 +1,25 @@
-"""What a network says of clips, as a table with one row per clip."""
+"""Tabulate a network's predictions, with one row per clip."""
 
 import numpy as np
 import pandas as pd
 
 
 def by_clip(index: pd.DataFrame, probabilities: np.ndarray, labels: list[str]) -> pd.DataFrame:
-    """Average the windows of every clip and name the most probable label.
+    """Average the windows of every clip and name its most probable label.
 
     Parameters
     ----------
     index : DataFrame
-        A row a window: ``path``, ``label``, ``fold``, ``recording``.
-    probabilities : (rows, classes)
+        One row per window: ``path``, ``label``, ``fold``, ``recording``.
+    probabilities : array, shape (windows, classes), float32
     labels : list of str
+        In the order of the network's outputs.
 
     Returns
     -------
     DataFrame
-        A row a clip: ``path``, ``label``, ``fold``, ``recording``, ``predicted``, and the
-        probability of every label in a column ``p_<label>``.
+        One row per clip: ``path``, ``label``, ``fold``, ``recording``, ``predicted``, and the
+        probability of each label in a column ``p_<label>``.
     """
     columns = [f"p_{label}" for label in labels]
     windows = pd.DataFrame(probabilities, columns=columns, index=index.index)

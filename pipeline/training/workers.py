@@ -1,7 +1,7 @@
-"""Several trainings at a time: processes with a share of the cores each.
+"""Run several trainings at a time, in processes that share the CPUs.
 
-Two processes with a core each train 1.6 times as much as one with two: the networks are too small
-to keep several threads busy.
+Two processes with one CPU each train 1.6 times as fast as one process with two, because the
+networks are too small to keep several threads busy.
 """
 
 import multiprocessing
@@ -18,13 +18,13 @@ from pipeline.errors import UserError
 
 
 def size(wanted: int | None, most: int) -> int:
-    """Say how many processes to start: as many as `wanted`, else one a core; `most` at most."""
+    """Return how many processes to start: `wanted`, or else one per CPU, but at most `most`."""
     return max(1, min(wanted or cpus.available(), most))
 
 
 @contextmanager
 def workers(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Start processes that train; they end with this one, however it ends.
+    """Start processes for trainings. They end when this process ends, for whatever reason.
 
     Parameters
     ----------
@@ -33,12 +33,12 @@ def workers(processes: int) -> Iterator[ProcessPoolExecutor]:
     Yields
     ------
     ProcessPoolExecutor
-        An interruption ends what runs in it at once.
+        An exception inside the ``with`` block kills its processes at once.
 
     Raises
     ------
     UserError
-        When one of the processes is ended from outside.
+        When one of the processes was killed.
     """
     pool = ProcessPoolExecutor(
         processes,
@@ -49,20 +49,21 @@ def workers(processes: int) -> Iterator[ProcessPoolExecutor]:
     try:
         yield pool
     except BaseException as error:
-        for child in multiprocessing.active_children():
-            child.kill()
+        # only the pool's own: the caller, a notebook for example, may have other children
+        for process in list((pool._processes or {}).values()):  # from Python 3.14: kill_workers
+            process.kill()
         pool.shutdown(cancel_futures=True)  # waits until they are gone
         if isinstance(error, BrokenProcessPool):
             raise UserError(
-                "a process that trained was ended from outside, for want of memory perhaps: what is"
-                " finished is kept; start again, with fewer workers if need be."
+                "A training process was killed, possibly because memory ran out. Finished work is"
+                " kept: start again, with fewer workers if it happens again."
             ) from error
         raise
     pool.shutdown()
 
 
 def _begin(threads: int) -> None:
-    # Ctrl-C reaches all processes of a terminal; the one that started the others ends them.
+    # Ctrl-C reaches every process of a terminal; the one that started these ends them
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""``dvc.yaml`` against the code: what a stage reads is what it declares."""
+"""``dvc.yaml`` agrees with the code: each stage declares what it depends on."""
 
 import ast
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import paths
+from pipeline.training import code_hash
 
 ROOT = Path(__file__).parents[2]
 STAGES: dict[str, Any] = {
@@ -15,49 +16,21 @@ STAGES: dict[str, Any] = {
     for file in ("dvc.yaml", "crossval/dvc.yaml")
     for name, stage in YAML(typ="safe").load((ROOT / file).read_text())["stages"].items()
 }
-PLUMBING = (
-    "__init__",
-    "backend",
-    "cpus",
-    "errors",
-    "params",
-    "paths",
-    "stage",
-    "tracking",
-    "workers",
-)
-"""Changing these changes how work is started, checked and recorded, not what comes out."""
 
 
-def imports(module: Path) -> set[str]:
-    """Files of the pipeline that `module` imports, itself included, however deep."""
-    seen: set[Path] = set()
-    waiting = [module]
-    while waiting:
-        file = waiting.pop()
-        seen.add(file)
-        for node in ast.walk(ast.parse(file.read_text())):
-            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(
-                "pipeline"
-            ):
-                continue
-            for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
-                place = ROOT.joinpath(*str(name).split("."))
-                for target in (place.with_suffix(".py"), place / "__init__.py"):
-                    if target.is_file() and target not in seen:
-                        waiting.append(target)
+def imports(stage: str) -> set[str]:
+    """Return the files of the pipeline that a stage's result depends on, datasets as one folder."""
     datasets = ROOT / "pipeline" / "data" / "datasets"
-    files = {datasets if file.is_relative_to(datasets) else file for file in seen}
-    return {
-        str(file.relative_to(ROOT))
-        for file in files
-        if file.stem not in PLUMBING and file.parent.name not in PLUMBING
+    files = {
+        datasets if file.is_relative_to(datasets) else file
+        for file in code_hash.closure(f"pipeline.stages.{stage}").values()
     }
+    return {str(file.relative_to(ROOT)) for file in files if file.name != "__init__.py"}
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_all_the_code_that_makes_its_outputs(name: str) -> None:
-    needed = imports(ROOT / "pipeline" / "stages" / f"{name}.py")
+    needed = imports(name)
     declared = {str(dep) for dep in STAGES[name]["deps"] if str(dep).startswith("pipeline/")}
     assert needed == declared
 

@@ -21,15 +21,24 @@ def interrupted() -> None:
         raise KeyboardInterrupt
 
 
-def test_a_process_ended_from_outside_is_one_sentence() -> None:
-    with pytest.raises(UserError, match="ended from outside"), workers.workers(1) as executor:
+def test_a_training_process_that_was_killed_is_one_sentence() -> None:
+    with (
+        pytest.raises(UserError, match=r"^A training process was killed"),
+        workers.workers(1) as executor,
+    ):
         executor.submit(die).result()
 
 
-def test_an_interruption_ends_what_runs() -> None:
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert not multiprocessing.active_children()
+def test_an_interruption_ends_the_trainings_and_no_other_child_of_the_process() -> None:
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert multiprocessing.active_children() == [other]
+    finally:
+        other.kill()
+        other.join()
 
 
 def test_there_are_never_more_processes_than_work() -> None:

@@ -1,21 +1,19 @@
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import mlflow
 import optuna
 import pytest
 
 from pipeline import drawing, params, paths
-from pipeline.data import split
 from pipeline.errors import UserError
 from pipeline.evaluation import search_plots
 from pipeline.params import Choices, Range
 from pipeline.tracking import provenance, store
-from pipeline.training import fit, search
+from pipeline.training import study as studies
 from pipeline.training.objective import BEST
+from pipeline.training.trial import PARAMETERS, RUN, VALUES, OnEpoch, attempt, suggest
+from pipeline.training.trials import Best, choose, finish, finished, read_best, table, write
 
 SETTINGS = params.load(Path(__file__).parents[1] / "params.yaml")
 SPACE: dict[str, Range | Choices] = {
@@ -33,9 +31,9 @@ def settings(**train: float) -> tuple[params.TrainParams, params.TuneParams]:
 
 def test_the_first_trial_is_what_train_says() -> None:
     study = optuna.create_study()
-    search.enqueue_defaults(study, *settings(dropout=0.2, batch_size=32))
+    studies.enqueue_defaults(study, *settings(dropout=0.2, batch_size=32))
     trial = study.ask()
-    assert {k: search.suggest(trial, k, where) for k, where in SPACE.items()} == {
+    assert {k: suggest(trial, k, where) for k, where in SPACE.items()} == {
         "dropout": 0.2,
         "batch_size": 32,
     }
@@ -43,7 +41,7 @@ def test_the_first_trial_is_what_train_says() -> None:
 
 def test_a_default_outside_the_space_is_no_trial_and_no_error() -> None:
     study = optuna.create_study()
-    search.enqueue_defaults(study, *settings(dropout=0.0))
+    studies.enqueue_defaults(study, *settings(dropout=0.0))
     assert not study.get_trials()
 
 
@@ -58,7 +56,7 @@ def test_a_default_outside_the_space_is_no_trial_and_no_error() -> None:
 def test_a_suggestion_is_of_the_keys_own_type(
     name: str, where: Range | Choices, kind: type
 ) -> None:
-    value = search.suggest(optuna.create_study().ask(), name, where)
+    value = suggest(optuna.create_study().ask(), name, where)
     assert type(value) is kind
     params.with_values(SETTINGS.train, {name: value})
 
@@ -68,19 +66,13 @@ def ended(study: optuna.Study, *values: float | None) -> None:
     for value in values:
         trial = study.ask()
         trial.report(1.0 if value is None else value, 1)
-        search.finish(study, trial.number, None if value is None else [value])
+        finish(study, trial.number, None if value is None else [value])
 
 
-@pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Validation losses that a training goes through, without one: fill in before a trial.
+def run_trial(study: optuna.Study, *losses: float, **changes: Any) -> None:
+    """Run another trial, whose training comes to these log losses; without any, it fails."""
 
-    With none it fails.
-    """
-    losses: list[float] = []
-
-    def train(data: Any, chosen: params.TrainParams, name: str, on_epoch: Any) -> Any:
-        assert chosen.epochs == max(1, len(losses))
+    def train(on_epoch: OnEpoch) -> Any:
         if not losses:
             raise UserError("the network is too small.")
         for epoch, loss in enumerate(losses, start=1):
@@ -89,75 +81,53 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[float]:
             best={BEST: min(losses)}, model=SimpleNamespace(count_params=lambda: 7)
         )
 
-    @contextmanager
-    def run(*_: Any, **__: Any) -> Iterator[str]:
-        yield "run"
-
-    features = SimpleNamespace(array=None, index=None, spec=None)
-    monkeypatch.setattr(search, "read_features", lambda: features)
-    monkeypatch.setattr(split, "by_fold", lambda *_: None)
-    monkeypatch.setattr(fit, "prepare", lambda *_: None)
-    monkeypatch.setattr(fit, "fit", train)
-    monkeypatch.setattr(store, "connect", lambda: None)
-    monkeypatch.setattr(store, "run", run)
-    for name in ("log_metrics", "log_params", "set_tag", "end_run"):
-        monkeypatch.setattr(mlflow, name, lambda *_, **__: None)
-    return losses
-
-
-def run_search(study: optuna.Study, **changes: Any) -> None:
-    """Run one trial more."""
-    chosen = SETTINGS.tune.model_copy(update=changes)
+    tune = SETTINGS.tune.model_copy(update={"epochs": max(1, len(losses)), **changes})
     trial = study.ask()
-    values = search.run_trial(trial, {}, SETTINGS.train, chosen, search.Where(1, [], "0", "run"))
-    search.finish(study, trial.number, values)
+    finish(study, trial.number, attempt(trial, train, tune))
 
 
 @pytest.mark.parametrize(("epochs", "ran", "state"), [(2, 2, "COMPLETE"), (3, 2, "PRUNED")])
 def test_a_trial_is_pruned_to_save_epochs_but_not_when_it_has_run_them_all(
-    address_of_studies: str, trained: list[float], epochs: int, ran: int, state: str
+    address_of_studies: str, epochs: int, ran: int, state: str
 ) -> None:
-    study = search.open_study("pruned", SETTINGS.tune)
+    study = studies.open_study("pruned", SETTINGS.tune)
     for loss in (0.5, 0.5, 0.5, 0.9):  # with fewer than three before it the pruner has no median
-        trained[:] = [loss] * epochs
-        run_search(study, epochs=epochs)
+        run_trial(study, *[loss] * epochs)
     assert study.trials[3].state.name == state
-    assert search.table(search.finished(study))["epochs"].tolist() == [epochs, epochs, epochs, ran]
+    assert table(finished(study))["epochs"].tolist() == [epochs, epochs, epochs, ran]
 
 
 @pytest.mark.parametrize("within", [None, 0.05])
 def test_the_table_has_the_epochs_of_a_trial_whatever_is_searched_for(
-    address_of_studies: str, trained: list[float], within: float | None
+    address_of_studies: str, within: float | None
 ) -> None:
-    changes = {"epochs": 3, "parameters_within": within}
-    study = search.open_study("epochs", SETTINGS.tune.model_copy(update=changes))
-    trained[:] = [0.5, 0.3, 0.4]
-    run_search(study, **changes)
-    table = search.table(search.finished(study))
-    assert table["epochs"].tolist() == [3]
-    assert table[BEST].tolist() == [0.3]
+    changes = {"parameters_within": within}
+    study = studies.open_study("epochs", SETTINGS.tune.model_copy(update=changes))
+    run_trial(study, 0.5, 0.3, 0.4, **changes)
+    found = table(finished(study))
+    assert found["epochs"].tolist() == [3]
+    assert found[BEST].tolist() == [0.3]
 
 
 def test_a_trial_that_cannot_be_trained_counts_and_is_not_begun_again(
-    address_of_studies: str, trained: list[float], monkeypatch: pytest.MonkeyPatch
+    address_of_studies: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "is_dead", lambda _: True)
-    study = search.open_study("failed", SETTINGS.tune)
-    run_search(study, epochs=1)
-    with pytest.raises(UserError, match=r"none of the 1 trials .*: the network is too small"):
-        search.choose(search.finished(study), SETTINGS.tune)
-    trained[:] = [0.5]
-    run_search(study, epochs=1)
-    search.close_dead_trials(study)
-    trials = search.finished(study)
+    study = studies.open_study("failed", SETTINGS.tune)
+    run_trial(study)
+    with pytest.raises(UserError, match=r"All 1 trials of the search failed\. .*: the network is"):
+        choose(finished(study), SETTINGS.tune)
+    run_trial(study, 0.5)
+    studies.close_dead_trials(study)
+    trials = finished(study)
     assert len(study.trials) == len(trials) == 2
-    assert search.choose(trials, SETTINGS.tune).number == 1
-    table = search.table(trials)
-    assert table["state"].tolist() == ["failed", "complete"]
-    assert table[BEST].isna().tolist() == [True, False]
-    again = search.table([*trials, trials[0]])
+    assert choose(trials, SETTINGS.tune).number == 1
+    found = table(trials)
+    assert found["state"].tolist() == ["failed", "complete"]
+    assert found[BEST].isna().tolist() == [True, False]
+    again = table([*trials, trials[0]])
     assert again["best_so_far"].tolist()[1:] == [0.5, 0.5]
-    assert ">failed<" in drawing.svg(search_plots.pictures(table)["search"]).replace(" ", "")
+    assert ">failed<" in drawing.svg(search_plots.pictures(found)["search"]).replace(" ", "")
 
 
 def test_a_complete_trials_value_is_its_outcome_and_a_pruned_ones_its_least() -> None:
@@ -166,8 +136,8 @@ def test_a_complete_trials_value_is_its_outcome_and_a_pruned_ones_its_least() ->
         trial = study.ask()
         for epoch, loss in enumerate((0.5, 0.3, 0.4)):
             trial.report(loss, epoch)
-        search.finish(study, trial.number, outcome)
-    assert search.table(search.finished(study))[BEST].tolist() == [0.45, 0.3]
+        finish(study, trial.number, outcome)
+    assert table(finished(study))[BEST].tolist() == [0.45, 0.3]
 
 
 def test_a_study_is_gone_on_with_unless_what_a_trial_is_or_the_first_one_changes(
@@ -178,7 +148,7 @@ def test_a_study_is_gone_on_with_unless_what_a_trial_is_or_the_first_one_changes
 
     def name(space: dict[str, Range | Choices] = SPACE, **train: float) -> str:
         searched = SETTINGS.tune.model_copy(update={"space": space})
-        return search.study_name(searched, params.with_values(SETTINGS.train, train), test_fold=1)
+        return studies.study_name(searched, params.with_values(SETTINGS.train, train), test_fold=1)
 
     assert name(label_smoothing=0.2) != name()
     assert name(dropout=0.2) != name(dropout=0.3)  # both inside: the first trial is another
@@ -190,35 +160,35 @@ def test_a_study_is_gone_on_with_unless_what_a_trial_is_or_the_first_one_changes
 def test_of_a_study_with_more_trials_only_the_first_that_were_begun_count() -> None:
     study = optuna.create_study()
     early, late = study.ask(), study.ask()
-    search.finish(study, late.number, [0.1])
-    search.finish(study, early.number, [0.5])
+    finish(study, late.number, [0.1])
+    finish(study, early.number, [0.5])
     ended(study, 0.3, None, 0.05)
-    numbers = [trial.number for trial in search.finished(study)]
+    numbers = [trial.number for trial in finished(study)]
     assert numbers == [0, 1, 2, 3, 4]
-    assert search.choose(search.finished(study)[:1], SETTINGS.tune).number == 0
-    assert search.choose(search.finished(study)[:4], SETTINGS.tune).number == 1
+    assert choose(finished(study)[:1], SETTINGS.tune).number == 0
+    assert choose(finished(study)[:4], SETTINGS.tune).number == 1
 
 
 def test_a_pruned_trial_is_never_the_best() -> None:
     study = optuna.create_study()
     trial = study.ask()
     trial.report(0.01, 1)
-    search.finish(study, trial.number, None)
+    finish(study, trial.number, None)
     ended(study, 0.4)
-    assert search.choose(search.finished(study), SETTINGS.tune).number == 1
+    assert choose(finished(study), SETTINGS.tune).number == 1
 
 
 def test_the_smallest_network_that_is_nearly_as_good_is_taken_and_the_front_shown() -> None:
     study = optuna.create_study(directions=["minimize", "minimize"])
     for values in ([0.50, 900.0], [0.52, 400.0], [0.60, 100.0], [0.53, 500.0]):
         study.tell(study.ask(), values)
-    trials = search.finished(study)
+    trials = finished(study)
     within = SETTINGS.tune.model_copy(update={"parameters_within": 0.05})
-    assert search.choose(trials, within).number == 1
-    assert search.choose(trials, within.model_copy(update={"parameters_within": 0.0})).number == 0
-    table = search.table(trials)
-    assert table["pareto"].tolist() == [True, True, True, False]
-    assert table["parameters"].tolist() == [900, 400, 100, 500]
+    assert choose(trials, within).number == 1
+    assert choose(trials, within.model_copy(update={"parameters_within": 0.0})).number == 0
+    found = table(trials)
+    assert found["pareto"].tolist() == [True, True, True, False]
+    assert found["parameters"].tolist() == [900, 400, 100, 500]
 
 
 @pytest.mark.parametrize("sizes", [(900, 900), (900, 400)])
@@ -229,16 +199,16 @@ def test_size_against_loss_is_drawn_where_networks_of_several_sizes_were_tried(
     for value, parameters in zip((0.5, 0.6), sizes, strict=True):
         trial = study.ask()
         trial.report(value, 1)
-        trial.set_user_attr(search.PARAMETERS, parameters)
-        search.finish(study, trial.number, [value])
+        trial.set_user_attr(PARAMETERS, parameters)
+        finish(study, trial.number, [value])
     ended(study, None)  # a pruned one has no size
-    table = search.table(search.finished(study))
+    found = table(finished(study))
     several = sizes[0] != sizes[1]
-    assert ("parameters" in table) == several
-    assert ("pareto" in search_plots.pictures(table)) == several
+    assert ("parameters" in found) == several
+    assert ("pareto" in search_plots.pictures(found)) == several
     if several:
-        assert table["pareto"].tolist() == [True, True, False]
-        assert "trial 1" in drawing.svg(search_plots.pictures(table)["pareto"])
+        assert found["pareto"].tolist() == [True, True, False]
+        assert "trial 1" in drawing.svg(search_plots.pictures(found)["pareto"])
 
 
 @pytest.fixture
@@ -252,7 +222,7 @@ def test_a_warm_start_tries_the_best_of_the_last_search_on_the_same_split(
     address_of_studies: str,
 ) -> None:
     def study(name: str, test_fold: int, dropout: float) -> optuna.Study:
-        made = search.open_study(name, SETTINGS.tune)
+        made = studies.open_study(name, SETTINGS.tune)
         made.set_user_attr("dataset", "esc10")
         made.set_user_attr("test_fold", test_fold)
         for value in (dropout, 0.45):
@@ -265,9 +235,9 @@ def test_a_warm_start_tries_the_best_of_the_last_search_on_the_same_split(
     study("old", 1, 0.15)
     study("last", 1, 0.25)
     study("other", 2, 0.35)
-    new = search.open_study("new", SETTINGS.tune)
+    new = studies.open_study("new", SETTINGS.tune)
     _, with_space = settings()
-    search.enqueue_last(new, {"dataset": "esc10", "test_fold": 1}, with_space)
+    studies.enqueue_last(new, {"dataset": "esc10", "test_fold": 1}, with_space)
     (trial,) = new.get_trials()
     assert trial.system_attrs["fixed_params"] == {"dropout": 0.25}
 
@@ -276,19 +246,19 @@ def test_what_had_ended_before_a_search_was_killed_counts(
     address_of_studies: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "is_dead", lambda process: process == "dead")
-    study = search.open_study("killed", SETTINGS.tune)
+    study = studies.open_study("killed", SETTINGS.tune)
     for outcome in ([0.3], None, [], ...):
         trial = study.ask()
         trial.suggest_float("dropout", 0.1, 0.5)
         trial.set_user_attr(store.PROCESS, "dead")
         if outcome is not ...:
             trial.report(0.3, 1)
-            trial.set_user_attr(search.ENDED, outcome)
-    search.close_dead_trials(study)
+            trial.set_user_attr(VALUES, outcome)
+    studies.close_dead_trials(study)
     states = [trial.state.name for trial in study.get_trials()]
     assert states == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "WAITING"]
     assert study.trials[4].system_attrs["fixed_params"] == study.trials[3].params
-    assert [trial.number for trial in search.finished(study)] == [0, 1, 2]
+    assert [trial.number for trial in finished(study)] == [0, 1, 2]
 
 
 def test_the_run_of_a_trial_that_ended_when_the_store_was_gone_is_finished(
@@ -298,13 +268,13 @@ def test_the_run_of_a_trial_that_ended_when_the_store_was_gone_is_finished(
     client = store.connect()
     parent = client.create_run("0").info.run_id
     nested = [client.create_run("0", tags={"mlflow.parentRunId": parent}) for _ in range(2)]
-    study = search.open_study("gone", SETTINGS.tune)
+    study = studies.open_study("gone", SETTINGS.tune)
     ended, killed = (study.ask() for _ in nested)
     for trial, run in zip((ended, killed), nested, strict=True):
-        trial.set_user_attr(search.RUN, run.info.run_id)
+        trial.set_user_attr(RUN, run.info.run_id)
         client.set_terminated(run.info.run_id, "KILLED")
-    search.finish(study, ended.number, [0.3])
-    search.close_ended_runs(client, "0", parent, study)
+    finish(study, ended.number, [0.3])
+    studies.close_ended_runs(client, "0", parent, study)
     assert [client.get_run(run.info.run_id).info.status for run in nested] == ["FINISHED", "KILLED"]
 
 
@@ -314,9 +284,9 @@ def test_what_the_search_found_is_read_back_as_it_was(
     monkeypatch.chdir(tmp_path_factory.mktemp("run"))
     for folder in (paths.BEST_PARAMS.parent, paths.TRIALS.parent):
         folder.mkdir()
-    found = search.Best("abc", 3, 0.5, "run", {"dropout": 0.2})
-    search.write(found, search.table([]))
-    assert search.read() == found
+    found = Best("abc", 3, 0.5, "run", {"dropout": 0.2})
+    write(found, table([]))
+    assert read_best() == found
 
 
 def test_the_table_keeps_the_best_value_so_far() -> None:
@@ -326,4 +296,4 @@ def test_the_table_keeps_the_best_value_so_far() -> None:
         trial.suggest_float("dropout", 0, 1)
         trial.report(value, 1)
         study.tell(trial, value)
-    assert search.table(search.finished(study))["best_so_far"].tolist() == [0.9, 0.5, 0.5]
+    assert table(finished(study))["best_so_far"].tolist() == [0.9, 0.5, 0.5]

@@ -121,7 +121,7 @@ def test_a_unit_cut_short_is_trained_again(scored: Repository, tmp_path: Path) -
     whole = json.loads(file.read_text())
     file.write_bytes(file.read_bytes()[:100])
     output = damaged.ok("python -m pipeline crossval")
-    assert "fold3-seed1.json is damaged: the unit is trained again" in output
+    assert "fold3-seed1.json is damaged; this unit is trained again" in output
     assert "1 of 3 units trained now" in output
     assert json.loads(file.read_text())["predictions"]["path"] == whole["predictions"]["path"]
 

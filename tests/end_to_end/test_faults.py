@@ -82,7 +82,7 @@ def test_a_fault_in_the_middle_of_any_stage_loses_nothing(
         if fault == "kill":
             assert process.returncode == -signal.SIGKILL
         elif stage == "train":
-            # hours of training do not hang on a server: the next stage tells it
+            # hours of training do not hang on a server: the next stage logs the rest
             assert process.returncode == 0, output
             assert "the MLflow store failed" in output
         else:
@@ -93,7 +93,7 @@ def test_a_fault_in_the_middle_of_any_stage_loses_nothing(
         output, _ = again.communicate(timeout=300)
         assert again.returncode == 0, output
         if stage == "tune":
-            assert " 0 known before" not in output or "2 trials run" in output
+            assert " 0 already in the study" not in output or "2 trials run" in output
     check_nothing_is_lost(repository, direct(line), trained=2 if fault == "kill" else 1)
 
 
@@ -136,7 +136,7 @@ def test_a_full_disk_costs_no_training_and_is_made_good_when_there_is_room(
     try:
         repository.set(tune__trials=0)
         output = repository.ok("dvc repro train")
-        assert "the MLflow store failed (the disk is full): the next stage tells it" in output
+        assert "the MLflow store failed (the disk is full): the next stage logs the rest" in output
         done = repository.run("dvc repro")
         assert done.returncode != 0
         assert "no space left on device: make room and run it again" in done.stdout

@@ -291,7 +291,7 @@ def test_a_search_killed_in_the_middle_runs_only_what_is_missing(used: Repositor
     assert finished_trials >= 1
     output = used.ok("python -m pipeline tune")
     # a trial that had ended counts, whether the study was told in time or not
-    (known_before,) = re.findall(r"(\d) known before", output)
+    (known_before,) = re.findall(r"(\d) already in the study", output)
     assert finished_trials <= int(known_before) < 4
     assert len(pd.read_csv(used.folder / "reports/trials.csv")) == 4
     assert not [run for run in runs(used, "trial") if run.info.status == "RUNNING"]
@@ -300,7 +300,7 @@ def test_a_search_killed_in_the_middle_runs_only_what_is_missing(used: Repositor
 
 def test_trials_are_added_to_a_study_that_is_asked_for_more(used: Repository) -> None:
     used.set(tune__trials=3)
-    assert "1 trials run, 2 known before" in used.ok("python -m pipeline tune")
+    assert "1 trials run, 2 already in the study" in used.ok("python -m pipeline tune")
 
 
 def test_without_a_search_training_takes_the_parameters_as_they_are(used: Repository) -> None:

@@ -188,7 +188,7 @@ def test_several_studies_at_once_lose_nothing(
     outputs = at_once([(repository, "python -m pipeline tune") for repository in clones], team)
     names = set()
     for repository, output in zip(clones, outputs, strict=True):
-        assert "2 trials run, 0 known before" in output
+        assert "2 trials run, 0 already in the study" in output
         best = json.loads((repository.folder / "models/best_params.json").read_text())
         names.add(best["study"])
         assert len(optuna.load_study(study_name=best["study"], storage=team.optuna).trials) == 2
