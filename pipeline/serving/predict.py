@@ -1,11 +1,11 @@
-"""Predictions for files, folders and globs, into a table; no server.
+"""Classify sound files without a server and write the predictions to a table.
 
     python -m pipeline predict PATHS... [--out predictions.csv] [--bundle bundle]
 
-A line is added to the table as soon as its clip is done, and a run that was stopped goes on when
-it is started again: a line is kept while its file has the same size and time of last change and
-the model is the same one. Lines with an error are tried again. In the end the table holds the
-files that were asked for and no others, sorted by path.
+Each prediction is written as soon as it is made. If the command is interrupted, run it again: it
+keeps the predictions of files whose size and modification time have not changed, as long as the
+model is the same. Files that failed are tried again. The finished table has one row for each file
+given, sorted by path.
 """
 
 import argparse
@@ -17,8 +17,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO
 
-from tqdm import tqdm
-
 from pipeline import cpus, paths
 from pipeline.errors import UserError
 from pipeline.serving.classifier import Classifier, Silence
@@ -27,14 +25,14 @@ from pipeline.sound import decoding
 Row = dict[str, str]
 
 WINDOWS = 1_000
-"""Of a clip, at most: more than an hour in windows of 4 s."""
+"""Maximum number of windows per clip: more than an hour with windows of 4 s."""
 
 STATE = ("bytes", "modified", "model")
-"""The last columns, by which a line is known to be still true; `modified` in nanoseconds."""
+"""The last columns, which tell whether a row is still valid; `modified` is in nanoseconds."""
 
 
 def main(patterns: Sequence[str], out: Path, bundle: Path) -> str:
-    """Predict clips and write the table.
+    """Classify clips and write the table.
 
     Parameters
     ----------
@@ -43,7 +41,7 @@ def main(patterns: Sequence[str], out: Path, bundle: Path) -> str:
     out : Path
         The table.
     bundle : Path
-        As :mod:`pipeline.registry.package` writes it.
+        Written by :mod:`pipeline.registry.package`.
 
     Returns
     -------
@@ -53,9 +51,10 @@ def main(patterns: Sequence[str], out: Path, bundle: Path) -> str:
     Raises
     ------
     UserError
-        When there is nothing to predict, nothing to predict with or nowhere to write, or when
-        not one clip could be read.
+        If there are no files, the bundle or the table cannot be used, or no file can be read.
     """
+    from tqdm import tqdm  # the image does not have it, and it does not run this command
+
     files = find(patterns)
     earlier = {row["path"]: row for row in read(out)}
     classifier = Classifier.load(bundle)
@@ -85,31 +84,31 @@ def main(patterns: Sequence[str], out: Path, bundle: Path) -> str:
 
     failed = sum(bool(row["error"]) for row in rows)
     if failed == len(rows):
-        raise UserError(f"no file could be read: {out} says why.")
+        raise UserError(f"no file could be read: the column `error` of {out} says why.")
     parts = [f"{len(rows) - failed} clips -> {out}"]
-    parts += [f"{len(kept)} of them done before"] if kept else []
-    parts += [f"{failed} files with an error"] if failed else []
+    parts += [f"{len(kept)} of them already in the table"] if kept else []
+    parts += [f"{failed} failed"] if failed else []
     return ", ".join(parts)
 
 
 def find(patterns: Iterable[str]) -> list[Path]:
-    """List the files that are meant.
+    """List the files that the patterns name.
 
     Parameters
     ----------
     patterns : iterable of str
-        A file, whatever its ending; a folder, for the sounds in it and below; or a glob, in which
-        ``**`` stands for any folders.
+        A file with any suffix; a folder, for all sound files in it and below; or a glob, in which
+        ``**`` matches any number of folders.
 
     Returns
     -------
     list of Path
-        Each once.
+        Each file once.
 
     Raises
     ------
     UserError
-        When one of the patterns leads to nothing.
+        If a pattern matches no file.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
@@ -118,23 +117,23 @@ def find(patterns: Iterable[str]) -> list[Path]:
             names = decoding.sound_files(path)
             if not names:
                 endings = ", ".join(decoding.SUFFIXES)
-                raise UserError(f"{pattern} holds no sound files: their names end in {endings}.")
+                raise UserError(f"{pattern} has no sound files: their names end in {endings}.")
             found |= dict.fromkeys(path / name for name in names)
         elif path.is_file():
             found[path] = None
         else:
-            matches = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207  # absolute too
+            matches = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207  # `Path.glob` does not take absolute patterns
             matched = dict.fromkeys(match for match in matches if match.is_file())
             if not matched:
-                raise UserError(f"{pattern} leads to no file: give files, folders or globs.")
+                raise UserError(f"{pattern} matches no file: name files, folders or globs.")
             found |= matched
     return list(found)
 
 
 def predict(files: Sequence[Path], classifier: Classifier) -> Generator[Row]:
-    """Predict clips in a thread for each core.
+    """Classify clips, with one thread per CPU.
 
-    Decoder, resampler, Fourier transform and network all release the interpreter's lock.
+    Threads are enough: decoder, resampler, Fourier transform and network release Python's lock.
 
     Parameters
     ----------
@@ -144,18 +143,18 @@ def predict(files: Sequence[Path], classifier: Classifier) -> Generator[Row]:
     Yields
     ------
     dict
-        A line of the table, as soon as it is there; in any order.
+        A row of the table, as soon as it is ready; in any order.
     """
     pool = ThreadPoolExecutor(cpus.available())
     try:
-        for done in as_completed([pool.submit(line, file, classifier) for file in files]):
+        for done in as_completed([pool.submit(predict_file, file, classifier) for file in files]):
             yield done.result()
-    finally:  # also when whoever asked wants no more
+    finally:  # also if the caller stops early
         pool.shutdown(cancel_futures=True)
 
 
-def line(file: Path, classifier: Classifier) -> Row:
-    """Predict one clip.
+def predict_file(file: Path, classifier: Classifier) -> Row:
+    """Classify one clip.
 
     Parameters
     ----------
@@ -165,13 +164,13 @@ def line(file: Path, classifier: Classifier) -> Row:
     Returns
     -------
     dict
-        A line of the table without its empty cells; with `error` where there is no prediction.
+        A row of the table without its empty cells; with `error` if there is no prediction.
     """
     spec = classifier.spec
     row = {"path": str(file), **state(file, classifier)}
     most = WINDOWS if spec.longer == "split" else 1
     try:
-        # a second more than is analysed, because a resampler's last samples know of no next ones
+        # one second more than is analysed, because a resampler's last samples are not exact
         wave = decoding.load(file, spec.sample_rate, most * spec.seconds + 1)
         prediction = classifier.predict(wave, most)
     except (decoding.AudioError, Silence, OSError) as error:
@@ -189,17 +188,17 @@ def line(file: Path, classifier: Classifier) -> Row:
 
 
 def state(file: Path, classifier: Classifier) -> Row:
-    """Tell by which file and which model a line is true; the columns in :data:`STATE`."""
+    """Return the columns in :data:`STATE`: the state of the file, and the model."""
     model = f"{classifier.card['name']} {classifier.card['version']}"
     try:
         stat = file.stat()
-    except OSError:  # it is gone, which its line will say
+    except OSError:  # it was deleted, and decoding it will report that
         return {"model": model}
     return {"bytes": str(stat.st_size), "modified": str(stat.st_mtime_ns), "model": model}
 
 
 def read(out: Path) -> list[Row]:
-    """Read the lines of an earlier run, also of one that was stopped in the middle of a line.
+    """Read the rows of an earlier run, even if it was stopped in the middle of a row.
 
     Parameters
     ----------
@@ -208,44 +207,46 @@ def read(out: Path) -> list[Row]:
     Returns
     -------
     list of dict
-        Empty where there is no such file.
+        Empty if there is no such file.
 
     Raises
     ------
     UserError
-        When it is something else, which shall not be overwritten.
+        If it is not a table of predictions, and therefore must not be overwritten.
     """
     if out.exists() and not out.is_file():  # a device would be replaced by the table
-        raise UserError(f"{out} is there and is no file: name another one.")
+        raise UserError(f"{out} exists but is not a regular file: choose another --out.")
     try:
         with _open(out) as file:
             table = csv.DictReader(file)
             head = tuple(table.fieldnames or ())
             if head[:1] + head[-len(STATE) :] != ("path", *STATE):
-                raise UserError(f"{out} is there and is no table of predictions: name another one.")
+                raise UserError(
+                    f"{out} exists but is not a table of predictions: choose another --out."
+                )
             return list(table)
     except FileNotFoundError:
         return []
     except csv.Error:
-        raise UserError(f"{out} is there and is no table at all: name another one.") from None
+        raise UserError(f"{out} exists but is not a table: choose another --out.") from None
     except OSError as error:
         raise UserError(f"{out} cannot be read: {error.strerror}.") from None
 
 
 def write(out: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Write the table, whole or not at all.
+    """Write the table completely or not at all.
 
     Parameters
     ----------
     out : Path
-        Is replaced; its folder is made.
+        It is replaced. Its folder is created.
     columns : sequence of str
     rows : iterable of dict
 
     Raises
     ------
     UserError
-        When it cannot be written there.
+        If it cannot be written.
     """
     unfinished = out.with_name(f".{out.name}.part")
     try:
@@ -260,15 +261,22 @@ def write(out: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
 
 
 def _open(table: Path, mode: str = "r") -> IO[str]:
-    """Open a table; names of files are bytes that need not be UTF-8, and stay as they are."""
+    """Open a table; file names that are not UTF-8 are kept byte by byte."""
     return table.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m pipeline predict``."""
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder, or a glob")
-    parser.add_argument("--out", type=Path, default=Path("predictions.csv"), help="the table")
-    parser.add_argument("--bundle", type=Path, default=paths.BUNDLE, help="the packaged model")
+    parser.add_argument(
+        "--out", type=Path, default=Path("predictions.csv"), help="the table (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        default=paths.BUNDLE,
+        help="the packaged model (default: %(default)s)",
+    )
 
 
 def run(options: argparse.Namespace) -> str:

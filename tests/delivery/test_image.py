@@ -147,5 +147,5 @@ def test_without_a_bundle_it_says_what_to_do(
     finally:
         (tmp_path / "bundle").rename(bundle)
     assert done.returncode == 1
-    assert done.stdout.startswith("image: error: bundle/card.json is missing: make the bundle with")
+    assert done.stdout.startswith("image: error: bundle/card.json is missing: run `python")
     assert done.stdout.count("\n") == 1

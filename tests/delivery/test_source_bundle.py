@@ -40,6 +40,16 @@ def test_nginx_lets_through_what_the_service_takes(held: dict[str, str]) -> None
     assert patience > Limits().request_seconds
 
 
+def test_nginx_and_load_balancer_follow_the_time_limits_of_the_service() -> None:
+    limits = Limits(max_decode_seconds=200.0)
+    chosen = changed(load_balanced=True)
+    held = source_bundle.files(NAME, chosen, limits)
+    nginx = held[".platform/nginx/conf.d/limits.conf"]
+    assert f"proxy_read_timeout {limits.request_seconds + 5}s;" in nginx
+    options = YAML(typ="safe").load(held[".ebextensions/options.config"])["option_settings"]
+    assert int(options["aws:elbv2:loadbalancer"]["IdleTimeout"]) > limits.request_seconds + 5
+
+
 def test_health_is_enhanced_and_asks_readyz_and_logs_are_streamed(held: dict[str, str]) -> None:
     options = YAML(typ="safe").load(held[".ebextensions/options.config"])["option_settings"]
     assert options["aws:elasticbeanstalk:application"] == {"Application Healthcheck URL": "/readyz"}

@@ -1,4 +1,4 @@
-"""Prediction without a server: what is found, what is written, and what a second run keeps."""
+"""Prediction without a server: files found, table written, and what a second run keeps."""
 
 import csv
 import os
@@ -37,7 +37,7 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_row_a_clip_sorted_by_path_and_a_bad_one_with_its_error(
+def test_the_table_has_one_row_per_clip_sorted_by_path_and_errors_for_bad_clips(
     clips: Path, bundle: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "predictions.csv"
@@ -46,7 +46,7 @@ def test_a_row_a_clip_sorted_by_path_and_a_bad_one_with_its_error(
 
     classifier = Classifier.load(bundle)
     names = ["b.flac", "bad.wav", "below/a.wav"]
-    assert line == f"2 clips -> {out}, 1 files with an error"
+    assert line == f"2 clips -> {out}, 1 failed"
     assert [row["path"] for row in rows] == [str(clips / name) for name in names]
     assert list(rows[0]) == [
         *("path", "label", "probability", "known"),
@@ -66,7 +66,9 @@ def test_a_row_a_clip_sorted_by_path_and_a_bad_one_with_its_error(
     assert rows[1]["label"] == rows[1]["probability"] == rows[1]["seconds"] == ""
 
 
-def test_a_clip_gets_the_probabilities_of_the_whole_clip(bundle: Path, tmp_path: Path) -> None:
+def test_a_long_clip_gets_the_same_probabilities_as_if_it_were_decoded_completely(
+    bundle: Path, tmp_path: Path
+) -> None:
     classifier = Classifier.load(bundle)
     for rate in (8_000, 22_050, 44_100, 48_000):
         content = evil.written("WAV", "FLOAT", evil.tone(9.0, rate), rate)
@@ -74,7 +76,7 @@ def test_a_clip_gets_the_probabilities_of_the_whole_clip(bundle: Path, tmp_path:
         clip.write_bytes(content)
         wave = decoding.load(content, classifier.spec.sample_rate)
         whole = classifier.predict(wave, 1).probabilities
-        row = predict.line(clip, classifier)
+        row = predict.predict_file(clip, classifier)
         assert [row[f"p_{label}"] for label in classifier.labels] == [f"{p:.6f}" for p in whole]
         assert float(row["seconds"]) == pytest.approx(classifier.spec.seconds)
 
@@ -86,26 +88,26 @@ def test_two_runs_write_the_same_bytes_and_the_second_predicts_nothing(
     predict.main([str(clips)], out, bundle)
     first = out.read_bytes()
     asked: list[Path] = []
-    line = predict.line
+    predict_file = predict.predict_file
 
     def noted(file: Path, classifier: Classifier) -> predict.Row:
         asked.append(file)
-        return line(file, classifier)
+        return predict_file(file, classifier)
 
-    monkeypatch.setattr(predict, "line", noted)
-    assert "2 of them done before" in predict.main([str(clips)], out, bundle)
+    monkeypatch.setattr(predict, "predict_file", noted)
+    assert "2 of them already in the table" in predict.main([str(clips)], out, bundle)
     assert out.read_bytes() == first
     assert asked == [clips / "bad.wav"]  # an error may have been put right
 
 
-def test_a_changed_clip_is_predicted_again_and_one_not_asked_for_leaves_the_table(
+def test_a_changed_clip_is_predicted_again_and_a_deleted_one_is_removed_from_the_table(
     clips: Path, bundle: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "predictions.csv"
     predict.main([str(clips)], out, bundle)
     (clips / "b.flac").write_bytes(evil.seeds()["8k.wav"])
     (clips / "below" / "a.wav").unlink()
-    assert "done before" not in predict.main([str(clips)], out, bundle)
+    assert "already in the table" not in predict.main([str(clips)], out, bundle)
     rows = table(out)
     assert [Path(row["path"]).name for row in rows] == ["b.flac", "bad.wav"]
     assert rows[0]["bytes"] == str(len(evil.seeds()["8k.wav"]))
@@ -117,12 +119,12 @@ def test_another_model_predicts_everything_again(clips: Path, bundle: Path, tmp_
     other = shutil.copytree(bundle, tmp_path / "other")
     card = (other / "card.json").read_text()
     (other / "card.json").write_text(card.replace('"version": "', '"version": "9'))
-    assert "done before" not in predict.main([str(clips)], out, other)
+    assert "already in the table" not in predict.main([str(clips)], out, other)
     assert {row["model"].split()[-1][0] for row in table(out)} == {"9"}
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.6, 0.99])
-def test_a_table_cut_in_the_middle_of_a_line_is_gone_on_with(
+def test_a_table_cut_off_in_the_middle_of_a_row_is_completed(
     clips: Path, bundle: Path, tmp_path: Path, keep: float
 ) -> None:
     out = tmp_path / "predictions.csv"
@@ -135,7 +137,7 @@ def test_a_table_cut_in_the_middle_of_a_line_is_gone_on_with(
 
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
-def test_a_run_that_is_stopped_goes_on_when_started_again(
+def test_an_interrupted_run_continues_when_started_again(
     bundle: Path, tmp_path: Path, stop: signal.Signals
 ) -> None:
     folder = tmp_path / "clips"
@@ -169,11 +171,11 @@ def test_a_run_that_is_stopped_goes_on_when_started_again(
     )
     assert finished.returncode == 0, finished.stderr
     assert f"{left} clips -> {out}, " in finished.stdout
-    assert " of them done before" in finished.stdout
+    assert " of them already in the table" in finished.stdout
     assert [row["path"] for row in table(out)] == sorted(map(str, folder.iterdir()))
 
 
-def test_files_folders_and_globs_name_each_clip_once(
+def test_each_clip_is_listed_once_however_often_it_is_named(
     clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(clips)
@@ -188,7 +190,7 @@ def test_files_folders_and_globs_name_each_clip_once(
 
 
 @pytest.mark.parametrize("name", ["Straße 🎵.wav", 'a,"b".wav', "a\nb.wav", b"\xff\xfe.wav"])
-def test_any_file_name_comes_back_as_it_was(
+def test_any_file_name_survives_the_round_trip_through_the_table(
     name: str | bytes, bundle: Path, tmp_path: Path
 ) -> None:
     clip = tmp_path / os.fsdecode(name)
@@ -196,10 +198,10 @@ def test_any_file_name_comes_back_as_it_was(
     out = tmp_path / "predictions.csv"
     predict.main([str(clip)], out, bundle)
     assert table(out)[0]["path"] == str(clip)
-    assert "1 of them done before" in predict.main([str(clip)], out, bundle)
+    assert "1 of them already in the table" in predict.main([str(clip)], out, bundle)
 
 
-def test_mistakes_are_one_sentence_and_leave_files_alone(
+def test_a_user_error_is_one_sentence_and_changes_no_file(
     clips: Path, bundle: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "predictions.csv"
@@ -207,13 +209,13 @@ def test_mistakes_are_one_sentence_and_leave_files_alone(
     empty.mkdir()
     note = clips / "notes.txt"
     for patterns, table_, model, said in [
-        (["none.wav"], out, bundle, "none.wav leads to no file"),
-        ([str(tmp_path / "*.mp3")], out, bundle, "leads to no file"),
-        ([str(empty)], out, bundle, "holds no sound files"),
-        ([str(clips)], note, bundle, "is no table of predictions"),
-        ([str(clips)], clips / "b.flac", bundle, "is no table"),
-        ([str(clips)], clips, bundle, "is there and is no file"),
-        ([str(clips)], Path("/dev/full"), bundle, "is there and is no file"),
+        (["none.wav"], out, bundle, "none.wav matches no file"),
+        ([str(tmp_path / "*.mp3")], out, bundle, "matches no file"),
+        ([str(empty)], out, bundle, "has no sound files"),
+        ([str(clips)], note, bundle, "is not a table of predictions"),
+        ([str(clips)], clips / "b.flac", bundle, "is not a table"),
+        ([str(clips)], clips, bundle, "is not a regular file"),
+        ([str(clips)], Path("/dev/full"), bundle, "is not a regular file"),
         ([str(clips)], note / "out.csv", bundle, "cannot be"),
         ([str(clips)], out, empty, "pipeline package"),
         ([str(note)], out, bundle, "no file could be read"),
@@ -225,7 +227,7 @@ def test_mistakes_are_one_sentence_and_leave_files_alone(
     assert (clips / "b.flac").read_bytes() == evil.seeds()["24.flac"]
 
 
-def test_the_program_says_what_it_did_and_how_it_failed(
+def test_the_command_reports_what_it_did_or_why_it_failed(
     clips: Path, bundle: Path, tmp_path: Path
 ) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -237,8 +239,8 @@ def test_the_program_says_what_it_did_and_how_it_failed(
     out = str(tmp_path / "predictions.csv")
     good = run(str(clips), "--out", out)
     assert good.returncode == 0
-    assert good.stdout.startswith(f"predict: 2 clips -> {out}, 1 files with an error [")
+    assert good.stdout.startswith(f"predict: 2 clips -> {out}, 1 failed [")
     bad = run("nothing-here", "--out", out)
     assert bad.returncode == 1
-    assert bad.stderr.splitlines()[-1].startswith("predict: error: nothing-here leads to no file")
+    assert bad.stderr.splitlines()[-1].startswith("predict: error: nothing-here matches no file")
     assert run().returncode == 2

@@ -19,6 +19,7 @@ from bench import harness
 from pipeline.errors import UserError
 from pipeline.serving.bundle import CARD, checksums
 from pipeline.serving.classifier import Classifier, without_notes
+from pipeline.serving.settings import PROCESS_ENVIRONMENT, Settings
 from tests.bundle import LABELS, sound
 from tests.service.conftest import ROOT, Service
 from tests.service.test_api import wav
@@ -146,6 +147,22 @@ def test_what_litert_notes_is_held_back_and_what_it_complains_of_is_not(
     with without_notes():
         os.write(2, b"INFO: a note\nERROR: a complaint\n")
     assert capfd.readouterr().err == "ERROR: a complaint\n"
+
+
+def test_bentoml_takes_its_time_limit_from_the_settings(tmp_path: Path) -> None:
+    code = (
+        "from pipeline.serving.service import SoundClassifier as s;"
+        " print(s.config['traffic']['timeout'])"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(tmp_path, SOUND_MAX_DECODE_SECONDS="100"),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    assert int(printed) == Settings(max_decode_seconds=100).request_seconds == 135
 
 
 def test_the_process_that_supervises_loads_nothing_heavy(tmp_path: Path) -> None:
@@ -404,6 +421,9 @@ def test_a_bento_is_built_of_it_and_serves(bundle: Path, tmp_path: Path) -> None
         "pipeline/tracking/store.py",
     }
     assert (bento / "src" / "bundle" / "model.tflite").is_file()
+    dockerfile = (bento / "env" / "docker" / "Dockerfile").read_text()
+    for name, value in PROCESS_ENVIRONMENT.items():
+        assert f"ENV {name}={value}\n" in dockerfile
     locked = (bento / "env" / "python" / "requirements.txt").read_text()
     assert "--hash=sha256:" in locked
 
