@@ -1,8 +1,10 @@
-"""The report of a run, opened in a real browser as whoever gets the file does."""
+"""The report of a run, opened in a real browser like any file that one is sent."""
 
+import http.server
 import json
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from mlflow import MlflowClient
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from .conftest import Repository
+from .servers import faulty_line
 
 CHROMIUM = shutil.which("chromium")
 
@@ -36,7 +39,7 @@ def reported(finished: Repository, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def report(browser: Browser, reported: Repository, tmp_path: Path) -> Iterator[Page]:
-    """The page, away from the repository that it is about; it asks for nothing, nothing fails."""
+    """The page, moved out of its repository; it may request nothing and log no message."""
     alone = Path(shutil.copy(reported.folder / "reports/report.html", tmp_path))
     page = browser.new_page()
     requests: list[str] = []
@@ -74,7 +77,7 @@ def test_the_report_has_the_runs_figures_and_lineage(report: Page, reported: Rep
         assert row.locator("td").nth(2).inner_text() == str(clips["fold"].isin(folds).sum())
 
 
-def test_the_reports_pictures_are_drawn_and_name_every_class(
+def test_the_report_shows_every_plot_and_names_every_class(
     report: Page, reported: Repository
 ) -> None:
     drawn = report.locator("figure svg")
@@ -87,13 +90,13 @@ def test_the_reports_pictures_are_drawn_and_name_every_class(
         assert label.replace("_", " ") in shown
 
 
-def test_the_worst_mistakes_can_be_heard(report: Page, reported: Repository) -> None:
+def test_the_most_confident_mistakes_can_be_played(report: Page, reported: Repository) -> None:
     predictions = pd.read_csv(reported.folder / "reports/predictions.csv")
     wrong = predictions[predictions["label"] != predictions["predicted"]]
-    said = [row[f"p_{row['predicted']}"] for _, row in wrong.iterrows()]
+    sure = [row[f"p_{row['predicted']}"] for _, row in wrong.iterrows()]
     cards = report.locator("article")
     assert cards.count() == min(len(wrong), 12)
-    assert f"{max(said):.1%}" in cards.first.inner_text()
+    assert f"{max(sure):.1%}" in cards.first.inner_text()
     lengths = report.evaluate(
         """() => Promise.all([...document.querySelectorAll("audio")].map((player) =>
             new Promise((known, broken) => {
@@ -122,7 +125,7 @@ def test_the_report_fits_a_phone_and_follows_its_colours(report: Page, scheme: s
     assert light_ink == (scheme == "dark")
 
 
-def test_the_report_is_kept_with_the_run(reported: Repository) -> None:
+def test_the_report_is_logged_to_the_run(reported: Repository) -> None:
     client = MlflowClient(f"sqlite:///{reported.folder}/mlflow.db")
     run_id = json.loads((reported.folder / "models/run.json").read_text())["run_id"]
     for name in ("report.html", "abstention.png", "reliability.png", "search.png", "confusion.png"):
@@ -134,3 +137,45 @@ def test_a_report_before_the_pipeline_has_run_says_what_to_do(fresh: Repository)
     assert done.returncode == 1
     assert "dvc repro" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+@pytest.fixture
+def answering() -> Iterator[str]:
+    """A server that answers every MLflow request with an empty record."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(("passing", "fault"), [(0, "gone"), (1, "error")])
+def test_a_report_is_written_although_the_store_fails(
+    used: Repository, answering: str, passing: int, fault: str
+) -> None:
+    with faulty_line(answering) as line:
+        line.break_(fault, passing)
+        done = used.run(
+            "python -m pipeline report",
+            MLFLOW_TRACKING_URI=line.url,
+            MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
+        )
+    assert line.struck
+    assert done.returncode == 1
+    (sentence,) = done.stdout.splitlines()
+    assert sentence.startswith(
+        "report: error: reports/report.html is written but not logged to MLflow: the MLflow store"
+    )
+    assert (used.folder / "reports/report.html").stat().st_size > 10_000
