@@ -56,7 +56,7 @@ def main() -> str:
 
         def tracked() -> None:
             with store.run(experiment_id, "bench", record.tags) as run_id:
-                fitted = fit.fit(data, chosen, "with", store.curve())
+                fitted = fit.fit(data, chosen, "with", store.epoch_logger())
                 runs.log_missing(client, run_id, record, fitted.model)
 
         without()  # compiles, fills caches

@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_fixed
 
 from pipeline.errors import UserError
-from pipeline.tracking import store
+from pipeline.tracking import failures, store
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 """Aliases: the version that is served, and the latest version that was not good enough."""
@@ -128,7 +128,7 @@ def find(client: MlflowClient, name: str, wanted: str) -> ModelVersion:
             return client.get_model_version(name, wanted)
         return client.get_model_version_by_alias(name, wanted)
     except MlflowException as error:
-        if store.store_failed(error):
+        if failures.store_failed(error):
             raise
     versions = client.search_model_versions(f"name = '{name}'")
     if not versions:

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.errors import UserError
 from pipeline.registry import champions
-from pipeline.tracking import provenance, store
+from pipeline.tracking import failures, provenance, store
 
 TIMEOUT = 10
 """Seconds that a service has to answer."""
@@ -84,7 +84,7 @@ def ignoring_missing() -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        if store.store_failed(error):
+        if failures.store_failed(error):
             raise
 
 

@@ -30,7 +30,7 @@ from pipeline import params, paths, tables
 from pipeline.errors import UserError
 from pipeline.registry import champions, comparison
 from pipeline.registry.comparison import Training
-from pipeline.tracking import provenance, runs, store
+from pipeline.tracking import failures, provenance, runs, store
 
 CODE = "pipeline/"
 """Files that must be as committed. The parameters may differ: the run has its own copy."""
@@ -95,7 +95,7 @@ def training_run(client: MlflowClient, version: ModelVersion) -> Run:
     try:
         return client.get_run(version.run_id)
     except MlflowException as error:
-        if store.store_failed(error):
+        if failures.store_failed(error):
             raise
         raise UserError(
             f"the run {version.run_id} of version {version.version} is not in the store at"
@@ -173,7 +173,7 @@ def download(client: MlflowClient, run: Run, name: str, folder: Path) -> Path | 
     try:
         return Path(client.download_artifacts(run.info.run_id, name, dst_path=str(folder)))
     except (MlflowException, OSError) as error:
-        if store.store_failed(error):
+        if failures.store_failed(error):
             raise
         return None
 

@@ -22,7 +22,7 @@ from pipeline.registry import champions, gate, modelcard
 from pipeline.registry.champions import CHALLENGER
 from pipeline.registry.gate import Decision, EvaluatedModel
 from pipeline.registry.modelcard import Facts
-from pipeline.tracking import runs, store
+from pipeline.tracking import failures, runs, store
 
 DECISION = "decision"
 """Tag with the gate's reason. It is set last: a version without it was not finished."""
@@ -203,7 +203,7 @@ def _logged_table(client: MlflowClient, version: ModelVersion, path: Path) -> pd
         try:
             file = client.download_artifacts(version.run_id, path.name, dst_path=folder)
         except (MlflowException, OSError) as error:
-            if store.store_failed(error):
+            if failures.store_failed(error):
                 raise
             return None
         return tables.read(Path(file))

@@ -12,7 +12,7 @@ import mlflow
 from pipeline import params, paths, tables
 from pipeline.data import split
 from pipeline.data.feature_store import read as read_features
-from pipeline.tracking import runs, store
+from pipeline.tracking import failures, runs, store
 from pipeline.training import final, fit
 from pipeline.training.trials import read_best
 
@@ -53,9 +53,11 @@ def main() -> str:
             runs.log_missing(client, run_id, record, network)
     except Exception as error:
         # everything is saved by then, and the next stage completes the run
-        if not (line and store.store_failed(error)):
+        if not (line and failures.store_failed(error)):
             raise
-        line += f"; the MLflow store failed ({store.reason(error)}): the next stage logs the rest"
+        line += (
+            f"; the MLflow store failed ({failures.reason(error)}): the next stage logs the rest"
+        )
     return line
 
 

@@ -1,7 +1,7 @@
-"""A local MLflow store whose folder was moved or copied finds its artifacts again.
+"""Update the artifact paths of a local MLflow store whose folder was moved or copied.
 
-MLflow writes absolute paths into its database: after ``mv`` of the repository every artifact
-seems lost, and after ``cp`` new runs would write into the first copy.
+MLflow writes absolute paths into its database: after ``mv`` of the repository all artifacts would
+seem to be lost, and after ``cp`` the copy's new runs would write into the original.
 """
 
 import contextlib
@@ -10,47 +10,47 @@ from pathlib import Path
 
 ARTIFACTS = "mlruns"
 
-LOCATIONS = (
+PATH_COLUMNS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-"""Where MLflow's schema holds paths of artifacts."""
+"""Tables and columns of MLflow's schema that contain paths of artifacts."""
 
 
-def mend(file: Path) -> bool:
-    """Rewrite the artifacts' paths in a database that is not where it was made.
+def update_paths(file: Path) -> bool:
+    """Update the artifact paths in a database that is not in the folder where it was created.
 
-    Where it was made is what its first experiment says, for MLflow makes that one together with
-    the file. Nothing is done while the old folder has the artifacts and the new one has not:
-    then the database is only used from elsewhere.
+    The first experiment says where that was, because MLflow creates it together with the file.
+    Nothing is changed if the artifacts are in the old folder and not in the new one: then the
+    database alone was copied, and its artifacts are where it says.
 
     Parameters
     ----------
     file : Path
-        The SQLite database; artifacts are in ``mlruns`` beside it.
+        The SQLite database; its artifacts are in ``mlruns`` beside it.
 
     Returns
     -------
     bool
-        Whether it had been moved.
+        Whether the paths were updated.
     """
-    here = file.parent / ARTIFACTS
+    new = file.parent / ARTIFACTS
     with contextlib.closing(sqlite3.connect(file, timeout=60)) as database, database:
-        made = database.execute(
+        first = database.execute(
             "SELECT artifact_location FROM experiments ORDER BY experiment_id LIMIT 1"
         ).fetchone()
-        before = Path(made[0].removeprefix("file://")).parent if made else here
-        if before.name != ARTIFACTS or before == here or (before.exists() and not here.exists()):
+        old = Path(first[0].removeprefix("file://")).parent if first else new
+        if old.name != ARTIFACTS or old == new or (old.exists() and not new.exists()):
             return False
-        for table, column in LOCATIONS:
-            for prefix in (str(before), f"file://{before}"):
-                new = prefix.removesuffix(str(before)) + str(here)
+        for table, column in PATH_COLUMNS:
+            for scheme in ("", "file://"):
+                prefix = f"{scheme}{old}"
                 database.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # noqa: S608  # names of ours
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # noqa: S608  # our own names
                     f" WHERE substr({column}, 1, ?) = ?",
-                    (new, len(prefix) + 1, len(prefix) + 1, f"{prefix}/"),
+                    (f"{scheme}{new}", len(prefix) + 1, len(prefix) + 1, f"{prefix}/"),
                 )
     return True

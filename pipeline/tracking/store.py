@@ -1,9 +1,6 @@
-"""MLflow: where runs go, what they carry, and how to find them again."""
+"""Connect to the MLflow store, and open, log and close its runs."""
 
-import errno
 import os
-import re
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
@@ -12,66 +9,47 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import mlflow
-import psutil  # type: ignore[import-untyped]
 import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pipeline.errors import UserError
-from pipeline.tracking import relocate
+from pipeline.tracking import failures, processes, relocate
 
 T = TypeVar("T")
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 
-STAGE, PROCESS = "pipeline.stage", "pipeline.process"
-"""Tags of every run: the stage that made it, and the process, so that a dead one is noticed."""
+STAGE = "pipeline.stage"
+"""Tag of every run: the stage that made it."""
 
-
-PATIENCE = {
+RETRIES = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "AWS_MAX_ATTEMPTS": "5",
     "PGCONNECT_TIMEOUT": "10",
 }
-"""How long a server that has answered before is waited for, unless the user has set it: about a
-minute. MLflow's own are four minutes, and two a request."""
+"""Settings with which a server that has answered before gets about a minute to come back.
 
-NO_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""The same before a server has answered, or after it has failed."""
+The user's own settings take precedence. MLflow's defaults are four minutes, and two per request.
+"""
 
-TRANSIENT = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "IO_ERROR"}
-"""MLflow's names for failures that are the store's, not ours; what has no name has the first."""
-
-REFUSED = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
-
-OF_STORES = ("sqlalchemy", "requests", "urllib3", "botocore", "boto3", "psycopg2", "sqlite3")
-"""Libraries whose exceptions mean that a store has failed."""
+FEW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""Settings for a server that has not answered yet, or has already failed."""
 
 
 def uri() -> str:
-    """Address of the MLflow store: ``MLFLOW_TRACKING_URI``, else a local SQLite file."""
+    """Return the address of the MLflow store: ``MLFLOW_TRACKING_URI``, or a local SQLite file."""
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
 
-def without_password(text: str) -> str:
-    """Blank the passwords of the addresses in `text`, so that it can be shown.
-
-    Examples
-    --------
-    >>> without_password("at postgresql://ann:secret@db/mlflow")
-    'at postgresql://ann:***@db/mlflow'
-    """
-    return re.sub(r"(\w://[^\s:/@]*):[^\s/]*@", r"\1:***@", text)
-
-
 def address() -> str:
-    """Return the store's address as it may be shown."""
-    return without_password(uri())
+    """Return the store's address without its password, so that it can be shown."""
+    return failures.without_password(uri())
 
 
 def connect() -> MlflowClient:
-    """Point MLflow at the store and make sure that it answers.
+    """Connect MLflow to the store and make sure that the store answers.
 
     Returns
     -------
@@ -82,57 +60,57 @@ def connect() -> MlflowClient:
     UserError
         When the store cannot be reached or read.
     """
-    for name, value in PATIENCE.items():
+    for name, value in RETRIES.items():
         os.environ.setdefault(name, value)
     _check_scheme()
     try:
         if not uri().startswith(("http", "databricks")):
-            # MLflow tries for two minutes, and prints what the driver says every time
+            # MLflow would try for two minutes and print the driver's error each time.
             sqlalchemy.create_engine(uri(), poolclass=sqlalchemy.NullPool).connect().close()
         mlflow.set_tracking_uri(uri())
-        with impatient():
+        with fail_fast():
             client = MlflowClient()
             client.search_experiments(max_results=1)
     except ModuleNotFoundError as error:
-        raise UserError(no_driver(f"the MLflow store at {address()}", error)) from None
-    except Exception as error:  # SQLAlchemy's, requests' and MLflow's own have no common base
+        raise UserError(failures.no_driver(f"the MLflow store at {address()}", error)) from None
+    except Exception as error:  # those of SQLAlchemy, requests and MLflow have no common base
         raise UserError(
-            f"the MLflow store at {address()} does not answer ({reason(error)}): check"
-            " MLFLOW_TRACKING_URI, or unset it for the local store."
+            f"the MLflow store at {address()} does not answer ({failures.reason(error)}): check"
+            " MLFLOW_TRACKING_URI, or unset it to use the local store."
         ) from None
     file = database()
     if file is not None and file.parent == Path.cwd() and file.is_file():
-        relocate.mend(file)
+        relocate.update_paths(file)
     return client
 
 
 def database() -> Path | None:
-    """File of the store, where it is SQLite's."""
+    """Return the file of an SQLite store; None for any other store."""
     parts = urlsplit(uri())
     # a fourth slash makes the path absolute
     return Path(unquote(parts.path[1:])).absolute() if parts.scheme == "sqlite" else None
 
 
 def _check_scheme() -> None:
-    """Refuse what MLflow would take for a folder of files, a store that it has given up."""
+    """Refuse an address that MLflow would take for a folder of files, which it supports no more."""
     scheme = (urlsplit(uri()).scheme or uri()).partition("+")[0]
     known = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
     if scheme not in known:
-        what = f"of the scheme {scheme}" if "://" in uri() else "a folder"
+        kind = f"an address with the scheme {scheme}" if "://" in uri() else "a folder"
         raise UserError(
-            f"MLFLOW_TRACKING_URI is {address()}, {what}: it has to be http(s)://, sqlite:/// or"
-            " another database's; unset it for the local store."
+            f"MLFLOW_TRACKING_URI is {address()}, {kind}: it must begin with http(s)://, sqlite:///"
+            " or the scheme of another database; unset it to use the local store."
         )
 
 
 @contextmanager
-def impatient() -> Iterator[None]:
-    """Do not wait for a server that is not there, for the while."""
-    before = {name: os.environ.get(name) for name in NO_PATIENCE}
-    # a user's own setting that is still shorter holds
+def fail_fast() -> Iterator[None]:
+    """Do not wait for a server that does not answer, as long as the context lasts."""
+    before = {name: os.environ.get(name) for name in FEW_RETRIES}
+    # a still lower setting of the user is kept
     os.environ |= {
         name: str(min(int(value), int(before[name] or value)))
-        for name, value in NO_PATIENCE.items()
+        for name, value in FEW_RETRIES.items()
     }
     try:
         yield
@@ -144,27 +122,18 @@ def impatient() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def store_failed(error: BaseException) -> bool:
-    """Whether `error` is the store's: gone, slow, full or out of order, not a mistake of ours."""
-    if isinstance(error, MlflowException):
-        return error.error_code in TRANSIENT | REFUSED
-    if disk_full(error):
-        return True
-    return type(error).__module__.partition(".")[0] in OF_STORES
-
-
 def if_there(get: Callable[[], T]) -> T | None:
-    """Ask the store for what may not be there, or no more.
+    """Get something from the store that may not exist (any more).
 
     Parameters
     ----------
     get : callable
-        Asks for one thing by its name or id.
+        Gets one thing by its name or id.
 
     Returns
     -------
     object or None
-        None where the store says that it has none.
+        None if the store has no such thing.
     """
     try:
         return get()
@@ -174,55 +143,10 @@ def if_there(get: Callable[[], T]) -> T | None:
         return None
 
 
-def disk_full(error: BaseException) -> bool:
-    """Whether `error` is the file system's, which has no room for more."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def reason(error: BaseException) -> str:
-    """Say in a few words what is wrong with the store."""
-    text = f"{type(error).__name__} {error}"
-    for sign, words in (
-        ("Connection refused", "connection refused"),
-        ("Name or service not known", "no such host"),
-        ("nodename nor servname", "no such host"),
-        ("WRONG_VERSION_NUMBER", "it speaks http and not https"),
-        ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted"),
-        ("imed out", "timed out"),
-        ("timeout", "timed out"),
-        ("password authentication failed", "the user or the password is wrong"),
-        ("no password supplied", "a password is needed"),
-        ("does not exist", "there is no such database or user"),
-        ("file is not a database", "the file is damaged or not a database"),
-        ("malformed", "the file is damaged"),
-        ("unable to open database file", "the file cannot be opened"),
-        ("database or disk is full", "the disk is full"),
-        ("No space left", "the disk is full"),
-        ("readonly database", "the file cannot be written"),
-        ("database is locked", "the file is locked"),
-        ("out-of-date database schema", "its schema is another release's: `mlflow db upgrade`"),
-    ):
-        if sign in text:
-            return words
-    answered = re.search(r"error code (\d{3})|too many (\d{3}) error", text)
-    if answered:
-        return f"it answers with status {answered[1] or answered[2]}"
-    return type(error).__name__
-
-
-def no_driver(what: str, error: ImportError) -> str:
-    """Name the package that a database needs and that is not installed."""
-    name = error.name or getattr(error.__cause__, "name", None) or "of its database"
-    return (
-        f"{what} needs the Python package {name}, which is not installed: install it in the"
-        " environment, or name another driver in the address, as in postgresql+psycopg2://."
-    )
-
-
 def guarded(main: Callable[[], str]) -> Callable[[], str]:
-    """Let a stage end with one sentence when the store fails in its middle.
+    """Wrap a command so that it ends with one sentence if the store fails while it runs.
 
-    What a stage has finished stays: trials in the study, outputs in the workspace.
+    What the command has finished is kept: trials in the study, outputs in the workspace.
     """
 
     @wraps(main)
@@ -230,38 +154,37 @@ def guarded(main: Callable[[], str]) -> Callable[[], str]:
         try:
             return main()
         except Exception as error:
-            # a full disk may be any file's, and whoever runs the stage says which
-            if not store_failed(error) or disk_full(error):
+            # a full disk may concern any file; `stage.run` names it
+            if not failures.store_failed(error) or failures.disk_full(error):
                 raise
-            refused = isinstance(error, MlflowException) and error.error_code in REFUSED
+            if failures.refused(error):
+                raise UserError(
+                    f"the MLflow store at {address()} refuses the request: check the user and"
+                    " its rights."
+                ) from error
             raise UserError(
-                f"the MLflow store at {address()} "
-                + (
-                    "refuses what was asked: check the user and its rights."
-                    if refused
-                    else f"failed ({reason(error)}): what is finished is kept; start again when it"
-                    " is back."
-                )
+                f"the MLflow store at {address()} failed ({failures.reason(error)}): finished work"
+                " is kept; start again when the store is back."
             ) from error
 
     return run_main
 
 
 def experiment(client: MlflowClient, name: str) -> str:
-    """Id of the experiment called `name`, made when it is not there.
+    """Return the id of an experiment, which is created if necessary.
 
     Raises
     ------
     UserError
-        When it was deleted.
+        When the experiment was deleted.
     """
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            # without it the UI shows what it has for language models
+            # without this tag the UI shows its pages for language models
             kind = {"mlflow.experimentKind": "custom_model_development"}
             return str(client.create_experiment(name, tags=kind))
-        except MlflowException:  # another process was faster
+        except MlflowException:  # another process may have just created it
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
@@ -281,7 +204,9 @@ def run(
     resume: str | None = None,
     parent: str | None = None,
 ) -> Iterator[str]:
-    """Make a run the active one; it ends finished, or failed where an exception passes.
+    """Start a run, or resume one, and make it the active run.
+
+    The run is finished at the end, or marked as failed if there is an exception.
 
     Parameters
     ----------
@@ -290,9 +215,9 @@ def run(
         The run's name in the UI.
     tags : dict
     resume : str, optional
-        Id of a run to open again instead of a new one.
+        Id of a run to resume.
     parent : str, optional
-        Id of the run to nest it under.
+        Id of the parent run.
 
     Yields
     ------
@@ -305,76 +230,57 @@ def run(
         run_name=name,
         nested=parent is not None,
         parent_run_id=parent,
-        tags={**tags, PROCESS: this_process()},
+        tags={**tags, processes.PROCESS: processes.this_process()},
         log_system_metrics=False,
     )
     try:
         yield active.info.run_id
     except BaseException as error:
-        # Where the store is gone the run stays open; the next start knows it by its process.
-        with impatient(), suppress(Exception):
+        # If the store is gone the run stays open; the next start finds out by its process.
+        with fail_fast(), suppress(Exception):
             mlflow.end_run("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     mlflow.end_run()
 
 
-def curve() -> Callable[[int, dict[str, float]], None]:
-    """Make a callback that logs an epoch's metrics to the active run while the store answers.
+def epoch_logger() -> Callable[[int, dict[str, float]], None]:
+    """Return a callback that logs the metrics of every epoch to the active run.
 
-    A training is dearer than its curve, so it goes on without;
-    :func:`pipeline.tracking.runs.log_missing` knows
-    the epochs that are missing.
+    If the store fails, the training goes on and no more epochs are logged:
+    :func:`pipeline.tracking.runs.log_missing` logs them later.
     """
-    gone = False
+    failed = False
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
-        nonlocal gone
-        if gone:
+        nonlocal failed
+        if failed:
             return
         try:
             mlflow.log_metrics(metrics, step=epoch)
         except Exception as error:
-            if not store_failed(error):
+            if not failures.store_failed(error):
                 raise
-            gone = True
+            failed = True
 
     return on_epoch
 
 
 def close_dead_runs(client: MlflowClient, experiment_id: str) -> int:
-    """Mark as killed the runs whose process on this machine is gone.
+    """Mark as killed the runs whose process on this machine has ended.
 
     Returns
     -------
     int
-        How many there were.
+        Number of these runs.
     """
     dead = [
-        r.info.run_id
-        for r in client.search_runs([experiment_id], "attributes.status = 'RUNNING'")
-        if is_dead(r.data.tags.get(PROCESS, ""))
+        run.info.run_id
+        for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'")
+        if processes.is_dead(run.data.tags.get(processes.PROCESS, ""))
     ]
     for run_id in dead:
         client.set_terminated(run_id, "KILLED")
     return len(dead)
-
-
-def is_dead(process: str) -> bool:
-    """Whether `process`, as tagged on a run, ran on this machine and does no more."""
-    name, _, number = process.rpartition(":")
-    host, _, started = name.rpartition(":")
-    if host != socket.gethostname() or not number.isdigit():
-        return False
-    try:
-        # numbers are given again, so the time of the start belongs to the name; clocks are set
-        return bool(abs(psutil.Process(int(number)).create_time() - float(started)) > 5)
-    except psutil.NoSuchProcess:
-        return True
-
-
-def this_process() -> str:
-    """Name this process as runs and trials are tagged with it: host, start in seconds, number."""
-    return f"{socket.gethostname()}:{psutil.Process().create_time():.0f}:{os.getpid()}"
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -36,7 +36,7 @@ def train(data: fit.Data, params: TrainParams) -> Trained:
     Trained
     """
     started, cpu_started = time.monotonic(), time.process_time()
-    fitted = fit.fit(data, params, "train", store.curve())
+    fitted = fit.fit(data, params, "train", store.epoch_logger())
     seconds = time.monotonic() - started
     inputs, targets = data.validation
     temperature = calibration.fit_temperature(

@@ -11,7 +11,7 @@ import optuna
 from tqdm.auto import tqdm
 
 from pipeline.params import TrainParams, TuneParams
-from pipeline.tracking import store
+from pipeline.tracking.processes import PROCESS, this_process
 from pipeline.training import trial, workers
 from pipeline.training.trials import finish, finished
 
@@ -41,7 +41,7 @@ def run(study: optuna.Study, train: TrainParams, tune: TuneParams, context: tria
             for place in range(min(processes, tune.trials - done)):
                 study.sampler = sampler(tune.seed + done + place, tune.trials)
                 asked = study.ask()
-                asked.set_user_attr(store.PROCESS, store.this_process())
+                asked.set_user_attr(PROCESS, this_process())
                 suggested = {key: trial.suggest(asked, key, at) for key, at in tune.space.items()}
                 wave.append((asked, suggested))
             jobs = [

@@ -12,7 +12,8 @@ from optuna.trial import TrialState
 from pipeline import params, paths
 from pipeline.errors import UserError
 from pipeline.params import Choices, Range, TrainParams, TuneParams
-from pipeline.tracking import provenance, store
+from pipeline.tracking import failures, provenance, store
+from pipeline.tracking.processes import PROCESS, is_dead
 from pipeline.training import code_hash, trials
 from pipeline.training.trial import RUN, VALUES
 
@@ -117,12 +118,12 @@ def open_study(name: str, tune: TuneParams) -> optuna.Study:
             pruner=pruner,
         )
     except ImportError as error:
-        where = f"the Optuna store at {store.without_password(storage())}"
-        raise UserError(store.no_driver(where, error)) from None
+        where = f"the Optuna store at {failures.without_password(storage())}"
+        raise UserError(failures.no_driver(where, error)) from None
     except Exception as error:  # Optuna passes on whatever its database driver raises
         raise UserError(
-            f"the Optuna store at {store.without_password(storage())} does not answer"
-            f" ({store.reason(error)}): check OPTUNA_STORAGE, or unset it for the local store."
+            f"the Optuna store at {failures.without_password(storage())} does not answer"
+            f" ({failures.reason(error)}): check OPTUNA_STORAGE, or unset it for the local store."
         ) from None
 
 
@@ -187,7 +188,7 @@ def close_dead_trials(study: optuna.Study) -> None:
     again.
     """
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if not store.is_dead(trial.user_attrs.get(store.PROCESS, "")):
+        if not is_dead(trial.user_attrs.get(PROCESS, "")):
             continue
         if VALUES in trial.user_attrs:
             trials.finish(study, trial.number, trial.user_attrs[VALUES])

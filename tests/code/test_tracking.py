@@ -12,7 +12,7 @@ import mlflow
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.tracking import relocate, store
+from pipeline.tracking import processes, relocate, store
 
 
 def sentence(monkeypatch: pytest.MonkeyPatch, uri: str) -> str:
@@ -27,7 +27,7 @@ def sentence(monkeypatch: pytest.MonkeyPatch, uri: str) -> str:
 @pytest.fixture(autouse=True)
 def _patience() -> Iterator[None]:
     """What connecting sets is taken back."""
-    before = {name: os.environ.get(name) for name in store.PATIENCE}
+    before = {name: os.environ.get(name) for name in store.RETRIES}
     yield
     for name, value in before.items():
         os.environ.pop(name, None)
@@ -52,13 +52,13 @@ def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch, uri: str) -> N
 def test_a_server_that_is_not_there_is_not_waited_for_and_one_that_was_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in store.PATIENCE:
+    for name in store.RETRIES:
         monkeypatch.delenv(name, raising=False)
     assert "connection refused" in sentence(monkeypatch, "http://127.0.0.1:9")
-    assert os.environ.items() >= store.PATIENCE.items()
-    with store.impatient():
-        assert os.environ.items() >= store.NO_PATIENCE.items()
-    assert os.environ.items() >= store.PATIENCE.items()
+    assert os.environ.items() >= store.RETRIES.items()
+    with store.fail_fast():
+        assert os.environ.items() >= store.FEW_RETRIES.items()
+    assert os.environ.items() >= store.RETRIES.items()
 
 
 @pytest.mark.parametrize("uri", ["mlruns", "/srv/mlruns", "file:///srv/mlruns", "ftp://host/x"])
@@ -82,15 +82,15 @@ def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_process_that_runs_is_alive_and_one_that_ended_is_dead() -> None:
-    assert not store.is_dead(store.this_process())
-    script = "from pipeline.tracking import store; print(store.this_process())"
+    assert not processes.is_dead(processes.this_process())
+    script = "from pipeline.tracking import processes; print(processes.this_process())"
     ended = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert store.is_dead(ended.stdout.strip())
-    host, started, number = store.this_process().rsplit(":", 2)
-    assert store.is_dead(f"{host}:{int(started) - 3600}:{number}")  # its number was given again
-    assert not store.is_dead(f"another-machine:{started}:{number}")
+    assert processes.is_dead(ended.stdout.strip())
+    host, started, number = processes.this_process().rsplit(":", 2)
+    assert processes.is_dead(f"{host}:{int(started) - 3600}:{number}")  # its number was given again
+    assert not processes.is_dead(f"another-machine:{started}:{number}")
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +118,8 @@ def locations(folder: Path) -> set[str]:
 def test_a_copy_of_a_store_keeps_to_itself(made: Path, tmp_path: Path) -> None:
     before = locations(made)
     copy = shutil.copytree(made, tmp_path / "copy")
-    assert relocate.mend(copy / "mlflow.db")
-    assert not relocate.mend(copy / "mlflow.db")
+    assert relocate.update_paths(copy / "mlflow.db")
+    assert not relocate.update_paths(copy / "mlflow.db")
     assert all(where.startswith(f"{copy}/") for where in locations(copy))
     assert locations(made) == before
 
@@ -128,7 +128,7 @@ def test_a_store_that_was_moved_finds_its_artifacts(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd = shutil.copytree(made, tmp_path / "old's % place")
-    relocate.mend(odd / "mlflow.db")
+    relocate.update_paths(odd / "mlflow.db")
     new = odd.rename(tmp_path / "new")
     monkeypatch.chdir(new)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{new}/mlflow.db")
@@ -142,7 +142,7 @@ def test_a_database_whose_artifacts_are_elsewhere_on_purpose_is_left_alone(
     made: Path, tmp_path: Path
 ) -> None:
     shutil.copy(made / "mlflow.db", tmp_path)
-    assert not relocate.mend(tmp_path / "mlflow.db")
+    assert not relocate.update_paths(tmp_path / "mlflow.db")
 
 
 def test_a_users_own_patience_is_kept(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pipeline import drawing, params, paths
 from pipeline.errors import UserError
 from pipeline.evaluation import search_plots
 from pipeline.params import Choices, Range
-from pipeline.tracking import provenance, store
+from pipeline.tracking import processes, provenance, store
 from pipeline.training import study as studies
 from pipeline.training.objective import BEST
 from pipeline.training.trial import PARAMETERS, RUN, VALUES, OnEpoch, attempt, suggest
@@ -250,7 +250,7 @@ def test_what_had_ended_before_a_search_was_killed_counts(
     for outcome in ([0.3], None, [], ...):
         trial = study.ask()
         trial.suggest_float("dropout", 0.1, 0.5)
-        trial.set_user_attr(store.PROCESS, "dead")
+        trial.set_user_attr(processes.PROCESS, "dead")
         if outcome is not ...:
             trial.report(0.3, 1)
             trial.set_user_attr(VALUES, outcome)
