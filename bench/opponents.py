@@ -1,9 +1,10 @@
-"""Two usual ways to serve a Keras model, to measure ours against.
+"""Serve a Keras model in two usual ways, to compare our service with.
 
-``python -m bench.opponents PORT`` is the ancestor's: Flask's own server, which for every request
-saves the upload, loads the model and lets librosa read and transform the clip. ``bentoml serve
-bench.opponents:KerasService`` is the one found in tutorials of BentoML: the model loaded once,
-still Keras and librosa. Both read ``models/`` and answer ``POST /classify`` as ours does.
+``python -m bench.opponents PORT`` serves it as the tutorial project did: Flask's own server saves
+the upload, loads the model for each request, and lets librosa read and transform the clip.
+``bentoml serve bench.opponents:KerasService`` serves it as BentoML's tutorials do: it loads the
+model once, with Keras and librosa. Both read ``models/`` and answer ``POST /classify`` as ours
+does.
 """
 
 import os
@@ -22,7 +23,7 @@ from pipeline.sound.features import FeatureSpec, normalise
 
 
 def features(clip: Path, spec: FeatureSpec) -> NDArray[np.float32]:
-    """Features by librosa, as the network takes them, shape (1, bands, frames, 1)."""
+    """Extract features with librosa; array, shape (1, bands, frames, 1), float32."""
     import librosa
 
     frames: dict[str, Any] = {"n_fft": spec.n_fft, "hop_length": spec.hop_length}
@@ -44,13 +45,13 @@ def features(clip: Path, spec: FeatureSpec) -> NDArray[np.float32]:
 
 
 def answer(network: Any, clip: Path, spec: FeatureSpec) -> dict[str, Any]:
-    """Classify a clip; classes go by number, names add nothing to the time."""
+    """Classify a clip; the class is a number, since names would not change the time."""
     probabilities = network.predict(features(clip, spec), verbose=0)[0]
     return {"class": int(probabilities.argmax()), "probabilities": probabilities.tolist()}
 
 
 def flask_app() -> Any:
-    """Make the ancestor's application."""
+    """Make the Flask application."""
     from flask import Flask, request
 
     app = Flask("ancestor")

@@ -1,23 +1,23 @@
-"""Accuracy of recipes on every official fold and several seeds, and what each part is worth.
+"""Measure the accuracy of recipes on each official fold with several seeds.
 
-``python -m bench.quality [RECIPE ...] [--seeds 1 2 3] [--folder bench/units]``. Every unit, one
-recipe, fold and seed, is trained by the cross-validation's own code and kept in `--folder`:
-stopped and started again it goes on where it was. Nothing is chosen here: every recipe trains on
-all folds but the scored one, for a number of epochs that was fixed before, and its last epoch
-counts. ``--report`` trains nothing and prints the table of what is there.
+    python -m bench.quality [RECIPE ...] [--seeds 1 2 3] [--folder bench/units]
 
-The columns: mean accuracy, its standard deviation over seeds and over folds, the interval of a
-bootstrap over recordings, log loss (at each seed's best temperature, so that recipes which make a
-network modest, such as mixing, are not worse for that alone), CPU seconds of training a fold,
-parameters, milliseconds that LiteRT takes for a clip on one thread, and the difference to ours with
-the p-value of a paired permutation test (recordings change sides, with all their clips and seeds).
+A unit is one recipe, fold and seed. The code of the cross-validation trains it, and `--folder`
+keeps it, so an interrupted measurement continues. Nothing is chosen here: each recipe trains on all
+folds but the scored one, for a number of epochs that was fixed before, and its last epoch counts.
+``--report`` trains nothing and prints the table of the finished units.
+
+The columns are: mean accuracy; its standard deviation over seeds and over folds; its interval; log
+loss; CPU seconds of training per fold; parameters; milliseconds that LiteRT takes per clip on one
+thread; and the difference to ours, with the p-value of a paired permutation test that swaps whole
+recordings. Log loss is at each seed's best temperature, so that recipes such as mixing, which lower
+the confidence, are not penalised for that alone.
 """
 
 import argparse
 import contextlib
 import functools
 import itertools
-import json
 import operator
 import tempfile
 import time
@@ -30,7 +30,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 from scipy.special import softmax
 
-from pipeline import params, paths, stage
+from pipeline import params, paths, stage, tables
 from pipeline.backend import keras
 from pipeline.data import feature_store
 from pipeline.errors import UserError
@@ -44,10 +44,10 @@ from pipeline.training.folds import Unit
 
 ESC10 = Path("../shared/data/esc10")
 OURS = {"epochs": 200, "augment.mix": 0.5, "augment.noise": 0.5}
-"""What the full recipe has more than the defaults, which are for a quick first run."""
+"""What the full recipe adds to the defaults, which are for a quick first run."""
 
 AVERAGED = 2
-"""Networks of ours in an ensemble; as many seeds of ours are needed for one of it, and one more."""
+"""Networks in an ensemble of ours; every pair of seeds gives one ensemble."""
 
 FLIPS = 20_000
 """Random assignments of the permutation test."""
@@ -55,7 +55,7 @@ FLIPS = 20_000
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings that differ from ours, dotted."""
+    """Settings that differ from ours, with dotted keys."""
 
     train: dict[str, Any] = field(default_factory=dict)
     features: dict[str, Any] = field(default_factory=dict)
@@ -87,28 +87,30 @@ RECIPES = {
     "ours, half the epochs": Recipe({"epochs": 100}),
     "ours, half the frames": Recipe(features={"logmel.hop_length": 512}),
 }
-"""What is measured. All start from ``params.yaml`` with :data:`OURS` set."""
+"""The recipes. All start from ``params.yaml`` with :data:`OURS` set."""
 
 
 def main() -> str:
-    """Train what is missing, print the table and say how much it is of."""
+    """Train the missing units and print the table; return the closing line."""
     recipes = "; ".join(f'"{name}"' for name in RECIPES)
     ours = ", ".join(f"{key} {value}" for key, value in OURS.items())
     parser = argparse.ArgumentParser(
-        description="Accuracy of recipes on every official fold.",
+        description="Measure the accuracy of recipes on each official fold.",
         epilog=f"Recipes: {recipes}. Ours is params.yaml with {ours}.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("recipes", nargs="*", help="see below; all if none is named")
+    parser.add_argument("recipes", nargs="*", help="see below (default: all)")
+    parser.add_argument("--dataset", default="esc10", choices=get_args(DatasetName), help="dataset")
     parser.add_argument(
-        "--dataset", default="esc10", choices=get_args(DatasetName), help="whose folds"
+        "--source", type=Path, help=f"folder of the dataset; for esc10 {ESC10} if it exists"
     )
     parser.add_argument(
-        "--source", type=Path, help=f"folder with it; for esc10 {ESC10} if that is there"
+        "--seeds", nargs="+", type=int, default=[1, 2, 3], help="seeds of the trainings"
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="of trainings")
-    parser.add_argument("--workers", type=int, help="trainings at a time; one a core if not said")
-    parser.add_argument("--folder", type=Path, default=Path("bench/units"), help="keeps results")
+    parser.add_argument("--workers", type=int, help="trainings at a time (default: one per core)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("bench/units"), help="where finished units are kept"
+    )
     parser.add_argument("--report", action="store_true", help="train nothing")
     options = parser.parse_args()
     if unknown := set(options.recipes) - set(RECIPES):
@@ -128,7 +130,7 @@ def main() -> str:
         if result := measure(place, chosen, settings, options):
             found[name] = result
     if not found:
-        raise UserError(f"nothing is trained in {options.folder}: leave --report out.")
+        raise UserError(f"{options.folder} has no finished unit: run this without --report.")
     if together := averaged(found.get("ours")):
         found[f"ours, {AVERAGED} averaged"] = together
     for line in markdown(table(found, settings)):
@@ -137,7 +139,7 @@ def main() -> str:
 
 
 def prepare(place: Path, recipe: Recipe, dataset: str, source: str | None) -> None:
-    """Make clips and features of `recipe` in the folder `place`, unless they are there."""
+    """Make the clips and features of `recipe` in the folder `place` unless it has them."""
     if (place / paths.FEATURE_SPEC).exists():
         return
     place.mkdir(parents=True, exist_ok=True)
@@ -156,10 +158,10 @@ def prepare(place: Path, recipe: Recipe, dataset: str, source: str | None) -> No
 def measure(
     place: Path, train: TrainParams, settings: Params, options: argparse.Namespace
 ) -> dict[str, Any] | None:
-    """Train the missing units of a recipe; None where there are none and none is trained."""
+    """Train the missing units of a recipe; None if there are no units to report."""
     how = settings.crossval.model_copy(update={"validate_": False, "workers": options.workers})
     with contextlib.chdir(place):
-        card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
+        card = tables.read_json(paths.DATASET)
         units = [Unit(fold, seed) for seed in options.seeds for fold in card["folds"]]
         if options.report:
             folder = paths.CROSSVAL_UNITS / folds.unit_key(train, validate=False)
@@ -176,11 +178,16 @@ def measure(
 
 
 def averaged(singles: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Make of single networks' units those of averaged ones: of every pair of seeds.
+    """Compute the results of ensembles, one for each pair of seeds, from single networks.
 
-    An ensemble's answers are its networks' geometric mean, so nothing has to be trained again.
-    The pairs are not independent, for each network is in several, but their mean is what a pair
-    may be expected to reach. None where there are too few seeds.
+    An ensemble predicts the geometric mean of its networks, so nothing is trained again. The pairs
+    are not independent, because each network is in several, but their mean is what a pair can be
+    expected to reach.
+
+    Returns
+    -------
+    dict or None
+        None if there are too few seeds.
     """
     if singles is None:
         return None
@@ -209,7 +216,7 @@ def averaged(singles: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def milliseconds(network: keras.Model) -> float:
-    """Median time that LiteRT takes for one clip, on one thread."""
+    """Measure the median time that LiteRT takes per clip on one thread, in milliseconds."""
     from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
 
     with tempfile.TemporaryDirectory() as folder:
@@ -229,7 +236,7 @@ def milliseconds(network: keras.Model) -> float:
 
 
 def table(found: dict[str, dict[str, Any]], settings: Params) -> pd.DataFrame:
-    """Tabulate the recipes, a row each."""
+    """Tabulate the recipes, one row per recipe."""
     rows = []
     for name, result in found.items():
         clips, units = result["clips"], result["units"]
@@ -244,14 +251,14 @@ def table(found: dict[str, dict[str, Any]], settings: Params) -> pd.DataFrame:
             "interval": f"{low:.1%} to {high:.1%}",
             "log loss": f"{log_loss(clips):.3f}",
             "units": len(units),
-            "CPU s a fold": f"{units['cpu_seconds'].mean():.0f}",
+            "CPU s per fold": f"{units['cpu_seconds'].mean():.0f}",
             "parameters": f"{units['parameters'].iloc[0]:,}",
-            "ms a clip": f"{milliseconds(result['network']):.2f}",
+            "ms per clip": f"{milliseconds(result['network']):.2f}",
             "less than ours": "",
         }
         if name != "ours" and "ours" in found:
             ours = found["ours"]["clips"]
-            same = ours["seed"].isin(clips["seed"])  # none where the other's are pairs
+            same = ours["seed"].isin(clips["seed"])  # none if the other's seeds are pairs
             gain, p = paired(ours[same] if same.any() else ours, clips)
             row["less than ours"] = f"{gain:+.1%}, p = {p:.3f}"
         rows.append(row)
@@ -259,7 +266,7 @@ def table(found: dict[str, dict[str, Any]], settings: Params) -> pd.DataFrame:
 
 
 def log_loss(clips: pd.DataFrame) -> float:
-    """Log loss over the clips of each seed at the temperature where it is least, then the mean."""
+    """Compute the mean over seeds of the log loss at each seed's best temperature, in nats."""
     columns = [str(column) for column in clips if str(column).startswith("p_")]
     losses = []
     for _, answers in clips.groupby("seed"):
@@ -273,16 +280,16 @@ def log_loss(clips: pd.DataFrame) -> float:
 
 
 def markdown(frame: pd.DataFrame) -> list[str]:
-    """Lines of a table for the README."""
+    """Return the lines of a Markdown table."""
     rows = [list(frame.columns), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
     return ["| " + " | ".join(map(str, row)) + " |" for row in rows]
 
 
 def paired(ours: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float]:
-    """Difference in accuracy on clips that both answered for, and its two-sided p-value.
+    """Compute the difference in accuracy on common clips, and its two-sided p-value.
 
-    Each clip counts with the share of seeds that were right. Under the hypothesis of no difference
-    a recording's answers might as well be the other recipe's.
+    Each clip counts with the share of seeds that were right. Under the null hypothesis, the results
+    of a recording can be swapped between the recipes.
 
     Parameters
     ----------
@@ -292,7 +299,7 @@ def paired(ours: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float]:
     Returns
     -------
     gain : float
-        What ours has more.
+        Accuracy of ours minus accuracy of the other.
     p : float
     """
     sides = [

@@ -1,21 +1,20 @@
-"""What the model says of sounds that belong to no class: train on some classes, show it the others.
+"""Measure how out-of-distribution sounds are handled: train on some classes, test on the others.
 
     python -m bench.unknown [--left-out 2]
 
-On the dataset that is in ``data/`` and ``features/``, with ``train``, ``split`` and
-``evaluate.coverage``. The classes are left out a few at a time, each once. Temperature and
-threshold come from the validation fold of the classes that are known, as always; the sounds that
-are unknown are in nothing that is trained or set.
+It uses the dataset in ``data/`` and ``features/``, with ``train``, ``split`` and
+``evaluate.coverage``. Each class is left out once, a few classes at a time. Temperature and
+threshold come from the validation fold of the known classes, as always; sounds of unknown classes
+are used for the measurement only.
 """
 
 import argparse
-import json
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from pipeline import params, paths, stage
+from pipeline import params, paths, stage, tables
 from pipeline.data import split
 from pipeline.data.feature_store import Features
 from pipeline.data.feature_store import read as read_features
@@ -25,12 +24,12 @@ from pipeline.training import calibration, fit, predictions
 
 
 def main(left_out: int) -> str:
-    """Measure and print a row a round.
+    """Measure and print one row per round.
 
     Parameters
     ----------
     left_out : int
-        Classes that are unknown at a time.
+        Number of classes left out per round.
 
     Returns
     -------
@@ -38,7 +37,7 @@ def main(left_out: int) -> str:
         The closing line.
     """
     settings = params.load()
-    labels = json.loads(paths.DATASET.read_text(encoding="utf-8"))["labels"]
+    labels = tables.read_json(paths.DATASET)["labels"]
     featurized = read_features()
     rounds = [labels[first : first + left_out] for first in range(0, len(labels), left_out)]
     rows = []
@@ -49,9 +48,9 @@ def main(left_out: int) -> str:
         print(pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1), flush=True)
     mean = pd.DataFrame(rows).drop(columns="unknown").mean()
     return (
-        f"of sounds of unknown classes {mean['rejected']:.0%} are called none of these, and of"
-        f" test clips of known ones {1 - mean['coverage']:.0%}; accuracy of what is answered"
-        f" {mean['accuracy_answered']:.1%} instead of {mean['accuracy']:.1%}; area under the"
+        f"{mean['rejected']:.0%} of the clips of unknown classes and {1 - mean['coverage']:.0%} of"
+        f" the test clips of known classes are rejected; accuracy {mean['accuracy_answered']:.1%}"
+        f" on the clips that are not rejected, {mean['accuracy']:.1%} on all; area under the ROC"
         f" curve {mean['auroc']:.3f}"
     )
 
@@ -59,14 +58,14 @@ def main(left_out: int) -> str:
 def measure(
     featurized: Features, labels: list[str], unknown: list[str], settings: Params
 ) -> dict[str, float]:
-    """Train without some classes and ask about them.
+    """Train without some classes and predict their clips.
 
     Returns
     -------
     dict
-        On test clips of known classes ``accuracy``, ``coverage`` and ``accuracy_answered``;
-        ``rejected``, the share of clips of unknown classes that get no answer; ``auroc``, the
-        chance that a known clip has a higher probability than an unknown one.
+        ``accuracy``, ``coverage`` and ``accuracy_answered`` on test clips of known classes;
+        ``rejected``, the share of clips of unknown classes below the threshold; ``auroc``, the
+        chance that a known clip has a higher confidence than an unknown one.
     """
     known = [label for label in labels if label not in unknown]
     rows = np.flatnonzero(featurized.index["label"].isin(known))
@@ -90,14 +89,15 @@ def measure(
     )
     test = predict(array[folds.test], index.iloc[folds.test])
     strange = predict(np.asarray(featurized.array[others]), featurized.index.iloc[others])
-    heard, unheard = (metrics.confidence(clips, known) for clips in (test, strange))
+    of_known, of_unknown = (metrics.confidence(clips, known) for clips in (test, strange))
     return {
         "accuracy": float((test["label"] == test["predicted"]).mean()),
         **metrics.answered(test, known, threshold),
-        "rejected": float((unheard < threshold).mean()),
+        "rejected": float((of_unknown < threshold).mean()),
         "auroc": float(
             roc_auc_score(
-                np.repeat([1, 0], [heard.size, unheard.size]), np.concatenate([heard, unheard])
+                np.repeat([1, 0], [of_known.size, of_unknown.size]),
+                np.concatenate([of_known, of_unknown]),
             )
         ),
     }
@@ -105,6 +105,6 @@ def measure(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m bench.unknown", description=__doc__)
-    parser.add_argument("--left-out", type=int, default=2, help="classes at a time")
+    parser.add_argument("--left-out", type=int, default=2, help="classes left out per round")
     options = parser.parse_args()
     stage.run("unknown", lambda: main(options.left_out))

@@ -1,6 +1,7 @@
-"""Accuracies that others have published for the datasets, to see a figure of ours beside them.
+"""List the accuracies that others have published for the datasets.
 
-All are means over the official folds. One test fold is not the same: ``crossval/dvc.yaml`` is.
+All are means over the official folds. Only a cross-validation (``crossval/dvc.yaml``) is comparable
+with them; the accuracy on one test fold is not.
 """
 
 from dataclasses import dataclass
@@ -19,9 +20,9 @@ class Published:
     accuracy : float
         Between 0 and 1.
     source : str
-        Where it stands.
+        The publication.
     remark : str
-        What to know before comparing; empty where there is nothing.
+        What to know before comparing; may be empty.
     """
 
     who: str
@@ -49,4 +50,4 @@ FIGURES: dict[DatasetName, tuple[Published, ...]] = {
         Published("ACDNet", 0.8445, "Mohaimenuzzaman et al. 2023", _BEST_EPOCH),
     ),
 }
-"""By dataset; the generated one and your own have none."""
+"""Published accuracies by dataset; `foley` and `folder` have none."""
