@@ -49,6 +49,7 @@ lint: $(BIN)/.installed ## check style and types
 	ruff check .
 	ruff format --check .
 	mypy
+	deptry .
 
 format: $(BIN)/.installed ## put the code into shape
 	ruff check --fix .
