@@ -20,7 +20,8 @@ def imported(folder: str) -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module)
     known = packages_distributions()
-    return {found.lower() for name in names for found in known.get(name.split(".")[0], [])}
+    found = {found for name in names for found in known.get(name.split(".")[0], [])}
+    return {re.sub("[-_.]+", "-", name).lower() for name in found}
 
 
 def test_the_image_has_no_library_that_the_service_does_not_import() -> None:
