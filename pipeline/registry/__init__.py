@@ -1,1 +1,1 @@
-"""Who is champion, and from what: versions, gate, history, model card, lineage, bundle."""
+"""Register model versions, decide which one is champion, and show what it was made from."""

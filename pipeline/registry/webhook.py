@@ -1,11 +1,11 @@
-"""A new champion starts the deployment: from MLflow's webhook to GitHub's `repository_dispatch`.
+"""Start the deployment of a new champion: MLflow's webhook becomes GitHub's `repository_dispatch`.
 
     python -m pipeline webhook create https://hooks.example.org/mlflow
     python -m pipeline webhook test
     python -m pipeline webhook serve --repository OWNER/NAME
 
-MLflow can only send a message of its own form, signed; GitHub only takes another one, with a
-token. The receiver stands between: it checks the signature and passes on which version it is.
+MLflow sends signed messages in a format of its own; GitHub accepts another format, with a token.
+The receiver connects the two: it checks the signature and tells GitHub which version it is.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from pipeline.registry import champions
 from pipeline.tracking import store
 
 NAME = "champion"
-"""Of the webhook, and the `event_type` that starts the workflow."""
+"""Name of the webhook, and the `event_type` that starts the workflow."""
 
 EVENT = "model_version_alias.created"
 
@@ -38,110 +38,110 @@ SECRET, TOKEN, API = "MLFLOW_WEBHOOK_SECRET", "GITHUB_TOKEN", "GITHUB_API_URL"
 DEFAULT_API = "https://api.github.com"
 
 MAX_AGE = 300
-"""Seconds after which a signed message is not taken any more, so that nobody can repeat it."""
+"""Age in seconds from which a signed message is rejected, so that nobody can replay it."""
 
 LARGEST = 100_000
-"""Bytes of a message."""
+"""Maximum size of a message, in bytes."""
 
 Dispatch = Callable[[dict[str, str]], None]
-"""Passes on name and version; raises OSError when that fails."""
+"""Sends name and version to GitHub; raises OSError if that fails."""
 
 
-class RefusedError(Exception):
-    """Why a message is not taken."""
+class RejectedError(Exception):
+    """Why a message is rejected."""
 
 
 @dataclass(frozen=True)
 class Receiver:
-    """Takes MLflow's messages."""
+    """Receives MLflow's messages."""
 
     secret: str
     model: str
     dispatch: Dispatch
     clock: Callable[[], float] = time.time
-    passed_on: dict[str, float] = field(default_factory=dict)
-    """When, by the id of the delivery, so that a message that comes again starts nothing."""
+    forwarded: dict[str, float] = field(default_factory=dict)
+    """Time of every forwarded message, by its id, so that a repeated message starts nothing."""
 
     def receive(self, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
-        """Check a message and pass it on if it tells of a new champion.
+        """Check a message and forward it if it announces a new champion.
 
         Parameters
         ----------
         headers : mapping
-            By their names in lower case.
+            The names in lower case.
         body : bytes
 
         Returns
         -------
         status : int
-            Of the answer. MLflow sends a message again that got a 502.
-        said : str
+            Status of the response. After a 502 MLflow sends the message again.
+        text : str
+            Text of the response.
         """
         now = self.clock()
         try:
             delivery = verify(headers, body, self.secret, now)
-        except RefusedError as error:
-            return 401, f"refused: {error}"
+        except RejectedError as error:
+            return 401, f"rejected: {error}"
         try:
             champion = new_champion(body, self.model)
-        except RefusedError as error:
-            return 400, f"refused: {error}"
+        except RejectedError as error:
+            return 400, f"rejected: {error}"
         if champion is None:
-            return 200, "nothing to do: it is not about a new champion"
-        for known, when in list(self.passed_on.items()):
-            if now - when > 2 * MAX_AGE:  # by then its time refuses it
-                self.passed_on.pop(known, None)
-        if delivery in self.passed_on:
-            return 200, "nothing to do: it has been passed on already"
+            return 200, "nothing to do: the message does not announce a new champion"
+        for known, when in list(self.forwarded.items()):
+            if now - when > 2 * MAX_AGE:  # by then it is too old anyway
+                self.forwarded.pop(known, None)
+        if delivery in self.forwarded:
+            return 200, "nothing to do: the message has been forwarded already"
         try:
             self.dispatch(champion)
         except OSError as error:
-            return 502, f"GitHub did not take it: {getattr(error, 'code', '') or error}"
-        self.passed_on[delivery] = now
-        return 202, f"passed on: {champion['model']} version {champion['version']}"
+            return 502, f"GitHub did not accept it: {getattr(error, 'code', '') or error}"
+        self.forwarded[delivery] = now
+        return 202, f"forwarded: {champion['model']} version {champion['version']}"
 
 
 def verify(headers: Mapping[str, str], body: bytes, secret: str, now: float) -> str:
-    """Check that MLflow has signed a message, and lately.
+    """Check that MLflow has signed a message recently, and return the message's id.
 
-    The signature is an HMAC-SHA256 of id, time and body, as MLflow's documentation of webhooks
-    defines it.
+    The signature is an HMAC-SHA256 of id, time and body (MLflow's documentation of webhooks).
 
     Returns
     -------
     str
-        The delivery's id, the same when it is sent again.
+        Id of the message; a message that is sent again has the same id.
 
     Raises
     ------
-    RefusedError
-        When it has not.
+    RejectedError
+        When the signature is missing, wrong or too old.
     """
     try:
         delivery, sent, signature = (
             headers[f"x-mlflow-{key}"] for key in ("delivery-id", "timestamp", "signature")
         )
     except KeyError as missing:
-        raise RefusedError(f"there is no header {missing}") from None
+        raise RejectedError(f"the header {missing} is missing") from None
     signed = f"{delivery}.{sent}.".encode() + body
     digest = hmac.new(secret.encode(), signed, hashlib.sha256).digest()
     expected = f"v1,{base64.b64encode(digest).decode()}"
     if not hmac.compare_digest(expected.encode(), signature.encode()):
-        raise RefusedError("the signature is wrong")
+        raise RejectedError("the signature is wrong")
     if not re.fullmatch("[0-9]{1,12}", sent):
-        raise RefusedError("its time is no number of seconds")
+        raise RejectedError("its time is not a number of seconds")
     if abs(now - int(sent)) > MAX_AGE:
-        raise RefusedError("it is too old")
+        raise RejectedError("it is too old")
     return delivery
 
 
 def new_champion(body: bytes, model: str) -> dict[str, str] | None:
-    """Read which version of `model` became champion, if that is what a message is about.
+    """Read which version of `model` became champion; None if the message is about something else.
 
     Raises
     ------
-    RefusedError
-        When it has not the form of MLflow's messages.
+    RejectedError
+        When the body does not have the format of MLflow's messages.
     """
     try:
         message = json.loads(body)
@@ -151,19 +151,20 @@ def new_champion(body: bytes, model: str) -> dict[str, str] | None:
             return None
         return {"model": model, "version": str(data["version"])}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise RefusedError("it is no message of MLflow's") from None
+        raise RejectedError("it is not a message of MLflow") from None
 
 
 def to_github(repository: str, token: str, api: str = DEFAULT_API) -> Dispatch:
-    """Make what starts a repository's workflows.
+    """Return a function that starts the workflows of a GitHub repository.
 
     Parameters
     ----------
     repository : str
         OWNER/NAME.
     token : str
-        With write access to the repository's contents.
+        Needs write access to the repository's contents.
     api : str
+        Address of GitHub's API.
 
     Returns
     -------
@@ -189,7 +190,7 @@ def to_github(repository: str, token: str, api: str = DEFAULT_API) -> Dispatch:
 
 
 def application(receiver: Receiver) -> Any:
-    """Make the receiver's web application: ``POST /`` for MLflow, ``GET /livez`` for probes."""
+    """Return the receiver's web application: ``POST /`` for MLflow, ``GET /livez`` for probes."""
     from fastapi import FastAPI, Request
     from fastapi.concurrency import run_in_threadpool
     from fastapi.responses import PlainTextResponse
@@ -201,10 +202,10 @@ def application(receiver: Receiver) -> Any:
         async for part in request.stream():
             body += part
             if len(body) > LARGEST:
-                return PlainTextResponse("refused: it is too large", 413)
-        status, said = await run_in_threadpool(receiver.receive, request.headers, body)
-        print(f"webhook: {status} {said}", flush=True)
-        return PlainTextResponse(said, status)
+                return PlainTextResponse("rejected: it is too large", 413)
+        status, text = await run_in_threadpool(receiver.receive, request.headers, body)
+        print(f"webhook: {status} {text}", flush=True)
+        return PlainTextResponse(text, status)
 
     async def live() -> PlainTextResponse:
         return PlainTextResponse("ok")
@@ -215,17 +216,17 @@ def application(receiver: Receiver) -> Any:
 
 
 def create(url: str) -> str:
-    """Tell the MLflow server to send a message when an alias is set; again, it is changed."""
+    """Create or update the webhook: the MLflow server sends a message when an alias is set."""
     client = store.connect()
     if not store.uri().startswith("http"):
         raise UserError(
-            f"the MLflow store at {store.address()} is no server, and only a server sends"
-            " webhooks: set MLFLOW_TRACKING_URI to one."
+            f"the MLflow store at {store.address()} is not a server, and only a server can send"
+            " webhooks: set MLFLOW_TRACKING_URI to the address of a server."
         )
     settings = {
         "url": url,
         "events": [EVENT],
-        "secret": needed(SECRET, "what signs the messages; the receiver has to have the same"),
+        "secret": required(SECRET, "it signs the messages, and the receiver needs the same value"),
         "description": "starts the deployment of a new champion",
         "status": "ACTIVE",
     }
@@ -238,29 +239,29 @@ def create(url: str) -> str:
     except MlflowException as error:
         if error.error_code != "INVALID_PARAMETER_VALUE":
             raise
-        raise UserError(f"MLflow does not take {url}: {error.message}") from None
-    return f"{store.address()} tells {url} of a new champion; it notices within a minute"
+        raise UserError(f"MLflow does not accept {url}: {error.message}") from None
+    return f"{store.address()} will report every new champion to {url}; this starts within a minute"
 
 
 def test() -> str:
-    """Let the MLflow server send a message that is only an example."""
+    """Let the MLflow server send an example message."""
     client = store.connect()
     known = _find(client)
     if known is None:
-        raise UserError("there is no webhook: make it with `python -m pipeline webhook create`.")
+        raise UserError("there is no webhook: create it with `python -m pipeline webhook create`.")
     result = client.test_webhook(known.webhook_id)
     if not result.success:
-        said = result.error_message or f"status {result.response_status}, {result.response_body}"
-        raise UserError(f"{known.url} did not take the message: {said}")
-    return f"{known.url} took the message: {result.response_body}"
+        why = result.error_message or f"status {result.response_status}, {result.response_body}"
+        raise UserError(f"{known.url} did not accept the message: {why}.")
+    return f"{known.url} accepted the message: {result.response_body}"
 
 
 def serve(repository: str, host: str, port: int) -> str:
     """Run the receiver until it is stopped."""
     import uvicorn
 
-    token = needed(TOKEN, "with write access to the repository's contents")
-    secret = needed(SECRET, "the same as where the webhook was created")
+    token = required(TOKEN, "it needs write access to the repository's contents")
+    secret = required(SECRET, "use the value with which the webhook was created")
     api = os.environ.get(API) or DEFAULT_API
     receiver = Receiver(secret, params.load().register_.name, to_github(repository, token, api))
     print(f"webhook: listening on {host}:{port}, for {repository}", flush=True)
@@ -268,7 +269,7 @@ def serve(repository: str, host: str, port: int) -> str:
     return "stopped"
 
 
-def needed(name: str, what: str) -> str:
+def required(name: str, hint: str) -> str:
     """Read a secret from the environment.
 
     Raises
@@ -278,7 +279,7 @@ def needed(name: str, what: str) -> str:
     """
     value = os.environ.get(name)
     if not value:
-        raise UserError(f"{name} is not set: {what}.")
+        raise UserError(f"{name} is not set: {hint}.")
     return value
 
 
@@ -294,7 +295,7 @@ def _find(client: Any) -> Any:
 
 
 def run(options: argparse.Namespace) -> str:
-    """Do what the command line says.
+    """Run the command with its options.
 
     Returns
     -------
@@ -311,9 +312,11 @@ def run(options: argparse.Namespace) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m pipeline webhook``."""
     commands = parser.add_subparsers(dest="what", required=True)
-    creating = commands.add_parser("create", help="tell the MLflow server where to send")
-    creating.add_argument("url", help="of the receiver, https")
-    commands.add_parser("test", help="let the MLflow server send an example")
+    creating = commands.add_parser(
+        "create", help="create or update the webhook on the MLflow server"
+    )
+    creating.add_argument("url", help="address of the receiver, https")
+    commands.add_parser("test", help="let the MLflow server send an example message")
     serving = commands.add_parser("serve", help="run the receiver")
     serving.add_argument("--repository", required=True, help="OWNER/NAME on GitHub")
     serving.add_argument("--host", default="127.0.0.1")

@@ -1,1 +1,1 @@
-"""What is on record: the MLflow store, runs, and what a run was made from."""
+"""Connect to the MLflow store, log runs, and record what a run was made from."""

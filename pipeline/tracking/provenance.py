@@ -1,4 +1,4 @@
-"""What a run was made from: dataset, code, libraries and machine."""
+"""Collect what a run was made from, as tags: dataset, code, libraries and machine."""
 
 import hashlib
 import platform
@@ -16,7 +16,7 @@ LIBRARIES = ("keras", "librosa", "mlflow", "numpy", "optuna", "scipy", "soxr")
 
 
 def of_dataset(card: dict[str, Any]) -> dict[str, str]:
-    """Tags that say which clips, and which labels of them, a run is about."""
+    """Return the tags that identify the clips and their labels."""
     return {
         "dataset.name": card["name"],
         "dataset.sha256": card["sha256"],
@@ -27,16 +27,16 @@ def of_dataset(card: dict[str, Any]) -> dict[str, str]:
 
 
 def lineage() -> dict[str, str]:
-    """Tags that tell what a run was made from: code, data, features, libraries.
+    """Return the tags that identify code, data, features, libraries and machine.
 
     Returns
     -------
     dict
-        ``lineage.git_commit``, ``lineage.git_dirty`` (``dvc.lock`` does not count: it is the
-        pipeline's own output) and ``lineage.git_changes``, the files that differ from the commit;
-        ``lineage.<output>`` with the MD5 that ``dvc.lock`` states for the clips and the features;
-        ``lineage.python`` and ``lineage.<library>``; ``lineage.machine``. A fact that cannot be
-        found is stated as ``unknown``.
+        ``lineage.git_commit``, ``lineage.git_dirty`` and ``lineage.git_changes`` (the files that
+        differ from the commit; ``dvc.lock`` does not count, because the pipeline writes it);
+        ``lineage.audio_md5``, ``lineage.clips_md5`` and ``lineage.features_md5`` from
+        ``dvc.lock``; ``lineage.python`` and ``lineage.<library>``; ``lineage.machine``. A value
+        that cannot be found is ``unknown``.
     """
     commit = git("rev-parse", "HEAD")
     changes = git("status", "--porcelain", "--", ".", ":!dvc.lock")
@@ -56,18 +56,22 @@ def lineage() -> dict[str, str]:
 
 
 def machine() -> str:
-    """Say what computes: system, processor and cores; weights are equal to the bit on an equal one.
+    """Describe the machine; on an equal machine a training gives equal weights, to the bit.
 
     Returns
     -------
     str
-        As ``Linux x86_64, Intel(R) Xeon(R) Processor, 2 cores``.
+        For example ``Linux x86_64, Intel(R) Xeon(R) Processor, 2 cores``.
     """
     processor = platform.processor()
     with suppress(OSError):
-        told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         processor = next(
-            (line.partition(":")[2].strip() for line in told.splitlines() if "model name" in line),
+            (
+                line.partition(":")[2].strip()
+                for line in cpuinfo.splitlines()
+                if "model name" in line
+            ),
             processor,
         )
     return (
@@ -77,7 +81,7 @@ def machine() -> str:
 
 
 def sha256(*files: Path) -> str:
-    """Hex digest over the contents of `files`, in order."""
+    """Return the SHA-256 over the contents of files, in their order, in hexadecimal."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
@@ -86,7 +90,7 @@ def sha256(*files: Path) -> str:
 
 
 def _locked_hashes() -> dict[str, str]:
-    """MD5 of every stage output by its path, as ``dvc.lock`` states them."""
+    """Return the MD5 of every stage output in ``dvc.lock``, by its path."""
     try:
         lock = YAML(typ="safe").load(paths.LOCK.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
@@ -96,7 +100,7 @@ def _locked_hashes() -> dict[str, str]:
 
 
 def git(*arguments: str) -> str | None:
-    """Return what a git command prints, without the last line's end; None when it fails."""
+    """Return what a git command prints, without the final newline; None if it fails."""
     try:
         done = subprocess.run(  # noqa: S603  # fixed arguments, no shell
             ["git", *arguments],  # noqa: S607  # the git on the user's path

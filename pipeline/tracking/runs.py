@@ -1,12 +1,11 @@
-"""The training run on record: a stage output from which any MLflow store can be told again.
+"""Log the training run, and log it again if the MLflow store does not have it.
 
-DVC may restore the training stage from its cache, and the store may have been deleted or be
-another one than last time. So all that the run says is written beside the model, and whoever
-needs the run asks :func:`ensure` for it.
+DVC may restore the training stage from its cache, and the store may have been deleted or replaced
+since the last time. Therefore all that the run records is also a stage output, and whoever needs
+the run calls :func:`ensure`.
 """
 
 import hashlib
-import json
 import tempfile
 import time
 import warnings
@@ -30,10 +29,10 @@ if TYPE_CHECKING:
     import keras
 
 FILES = (paths.MODEL_SPEC, paths.HISTORY, paths.PARAMS, paths.CLIPS, paths.REJECTED, paths.LOCK)
-"""What the training adds to the run, beside the model; ``dvc.lock`` names the data by hash."""
+"""Files that training logs besides the model; ``dvc.lock`` has the hashes of the data."""
 
 SUMMARY = "model_summary.txt"
-"""The network's layers as Keras prints them, in the run beside the model."""
+"""Artifact with the network's layers as Keras prints them."""
 
 REPORTS = (
     paths.LEARNING_CURVES,
@@ -48,17 +47,18 @@ REPORTS = (
     paths.SEARCH_PLOT,
     paths.EXAMPLES,
 )
-"""What the evaluation adds to the run."""
+"""Files that the evaluation logs."""
 
 MODEL_HASH = "model_sha256"
-"""Tag of runs and versions by which the very same model is known again."""
+"""Tag of runs and versions that identifies the model: a hash of its weights and feature spec."""
 
 RESTORED_FROM = "pipeline.restored_from"
+"""Tag of a run that was logged again: the id of the original run."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What the training run says, but for its curves, its model and its pictures."""
+    """What the training run records, except for curves, files and the model."""
 
     run_id: str
     experiment: str
@@ -68,36 +68,36 @@ class Record:
     tags: dict[str, str]
 
     def write(self, path: Path = paths.RUN) -> None:
-        """Write as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        """Write the record as JSON."""
+        tables.write_json(path, asdict(self))
 
 
 def read(path: Path = paths.RUN) -> Record:
-    """Read what :meth:`Record.write` wrote."""
-    return Record(**json.loads(path.read_text(encoding="utf-8")))
+    """Read the record that :meth:`Record.write` wrote."""
+    return Record(**tables.read_json(path))
 
 
 def ensure(client: MlflowClient, record: Record) -> str:
-    """Make sure that the store has the training run, whole, without training again.
+    """Make sure that the store has the complete training run, without training again.
 
-    A run that is not there is written anew from the stage's outputs; one that was left in the
-    middle, or has lost its artifacts, gets what it lacks.
+    A missing run is logged again from the stage's outputs. A run that was interrupted, or has lost
+    artifacts, gets what it lacks.
 
     Parameters
     ----------
     client : MlflowClient
-        As :func:`pipeline.tracking.store.connect` gives it.
+        From :func:`pipeline.tracking.store.connect`.
     record : Record
 
     Returns
     -------
     str
-        The run's id in this store; the recorded one, unless the run had to be restored.
+        The run's id in this store: the recorded one, unless the run was logged again.
     """
     experiment_id = store.experiment(client, record.experiment)
     store.close_dead_runs(client, experiment_id)
     run = find(client, experiment_id, record)
-    if run and not lacking(client, run):
+    if run and is_complete(client, run):
         return str(run.info.run_id)
     tags = record.tags
     if run is None or run.info.run_id != record.run_id:
@@ -109,7 +109,7 @@ def ensure(client: MlflowClient, record: Record) -> str:
 
 
 def find(client: MlflowClient, experiment_id: str, record: Record) -> Run | None:
-    """Find the recorded run, or the one that was restored from the record."""
+    """Find the recorded run, or the one that was logged again from the record."""
     run = store.if_there(lambda: active(client, record.run_id))
     if run:
         return run
@@ -120,36 +120,36 @@ def find(client: MlflowClient, experiment_id: str, record: Record) -> Run | None
 
 
 def active(client: MlflowClient, run_id: str) -> Run:
-    """Get a run, out of the bin if it is there."""
+    """Get a run; a deleted one is restored."""
     run = client.get_run(run_id)
     if run.info.lifecycle_stage == "deleted":
         client.restore_run(run_id)
     return run
 
 
-def lacking(client: MlflowClient, run: Run) -> bool:
-    """Whether a run has not ended well, or has lost files."""
+def is_complete(client: MlflowClient, run: Run) -> bool:
+    """Whether a run has finished and still has its files and its model."""
     files = {entry.path for entry in client.list_artifacts(run.info.run_id)}
     return (
-        run.info.status != "FINISHED"
-        or not files.issuperset(file.name for file in existing(FILES))
-        or not has_files(client, model_of(run))
+        run.info.status == "FINISHED"
+        and files.issuperset(file.name for file in existing(FILES))
+        and has_files(client, model_of(run))
     )
 
 
 def existing(files: Iterable[Path]) -> list[Path]:
-    """Those that are there: a stage run by hand, without DVC, has no ``dvc.lock``."""
+    """Return the files that exist: without DVC there is no ``dvc.lock``."""
     return [file for file in files if file.exists()]
 
 
 def model_of(run: Run) -> str | None:
-    """Id of the model that the run logged."""
+    """Return the id of the model that a run logged; None if it has not logged one."""
     logged = run.outputs.model_outputs if run.outputs else []
     return str(logged[-1].model_id) if logged else None
 
 
 def has_files(client: MlflowClient, model_id: str | None) -> bool:
-    """Whether a logged model is complete and its files are where the store says."""
+    """Whether a logged model is complete and its files exist."""
     if model_id is None:
         return False
     logged = store.if_there(lambda: client.get_logged_model(model_id))
@@ -165,31 +165,30 @@ def _list(client: MlflowClient, model_id: str, path: str | None) -> list[FileInf
     except (MlflowException, OSError) as error:
         if isinstance(error, MlflowException) and "Unable to list" not in str(error):
             raise
-        return []  # its folder is gone
+        return []  # the folder does not exist any more
 
 
 def log_missing(
     client: MlflowClient, run_id: str, record: Record, network: "keras.Model | None" = None
 ) -> None:
-    """Log to the active run what it lacks of a training's outcome.
+    """Log to the active run whatever it lacks.
 
     Parameters
     ----------
     client : MlflowClient
     run_id : str
-        Of the active run.
+        Id of the active run.
     record : Record
     network : keras.Model, optional
-        Logged as ``model``, with signature and input example; read from its file where it is
-        needed and not given.
+        The model to log; read from its file if left out and needed.
     """
     run = client.get_run(run_id)
     if len(run.data.params) < len(record.params):
         mlflow.log_params(record.params)
     client.set_tag(run_id, MODEL_HASH, record.tags[MODEL_HASH])
     epochs = tables.read(paths.HISTORY)
-    told = client.get_metric_history(run_id, epochs.columns[-1])
-    last = max((point.step for point in told), default=0)
+    logged = client.get_metric_history(run_id, epochs.columns[-1])
+    last = max((point.step for point in logged), default=0)
     for row in epochs[epochs["epoch"] > last].to_dict("records"):
         step = int(row.pop("epoch"))
         mlflow.log_metrics({str(k): float(v) for k, v in row.items()}, step=step)
@@ -207,12 +206,12 @@ def log_missing(
 
 
 def log_clips(record: Record) -> None:
-    """Log to the active run, as MLflow datasets, which clips trained and which validated."""
+    """Log the training and the validation clips to the active run, as MLflow datasets."""
     clips = tables.read(paths.CLIPS)
     for context, folds in (("training", "train_folds"), ("validation", "validation_fold")):
         wanted = [int(fold) for fold in record.tags[f"split.{folds}"].split(",")]
         with warnings.catch_warnings():
-            # on what a schema could be for a file with gaps; ours has none
+            # MLflow warns that whole numbers could be missing; in our table they never are
             warnings.simplefilter("ignore", UserWarning)
             dataset = mlflow.data.from_pandas(
                 clips[clips["fold"].isin(wanted)],
@@ -226,17 +225,17 @@ def log_clips(record: Record) -> None:
 def log_model(
     client: MlflowClient, run_id: str, network: "keras.Model | None", model_id: str | None
 ) -> None:
-    """Log a network to the active run as ``model``, and what its layers are.
+    """Log a network to the active run as ``model``, and a summary of its layers.
 
     Parameters
     ----------
     client : MlflowClient
     run_id : str
-        Of the active run.
+        Id of the active run.
     network : keras.Model or None
-        None: as the train stage saved it.
+        None for the network that the stage ``train`` saved.
     model_id : str or None
-        Of a logged model whose files are gone and are written again.
+        Id of a logged model whose files are lost and are written again.
     """
     from pipeline.backend import keras
 
@@ -245,14 +244,14 @@ def log_model(
     lines: list[str] = []
     network.summary(line_length=80, expand_nested=True, print_fn=lines.append)
     client.log_text(run_id, "\n".join(lines), SUMMARY)
-    keras.utils.disable_interactive_logging()  # MLflow tries the example, with a bar of its own
+    keras.utils.disable_interactive_logging()  # or MLflow's example shows a progress bar
     example = np.zeros((1, *network.input_shape[1:]), np.float32)
     described = {
         "signature": infer_signature(example, network.predict(example, verbose=0)),
         "input_example": example,
-        # with these the version needs nothing else to answer for a waveform
+        # all that is needed to predict the label of a waveform
         "extra_files": [str(paths.MODEL_SPEC), str(paths.DATASET)],
-        # Stated, for finding them out takes MLflow a second process and half a minute.
+        # Given here, because MLflow needs another process and half a minute to find them out.
         "pip_requirements": [
             f"{library}=={version(library)}" for library in ("keras", "mlflow", "numpy")
         ]
@@ -261,7 +260,7 @@ def log_model(
     if model_id is None:
         mlflow.tensorflow.log_model(network, name="model", **described)
         return
-    # `log_model` with an id would tie the model to the run a second time, which fails
+    # `log_model` with an id fails, because it would link the model to the run a second time
     with tempfile.TemporaryDirectory() as folder:
         where = client.get_logged_model(model_id).artifact_location
         ids = Model(artifact_path=where, run_id=run_id, model_id=model_id, model_uuid=model_id)
@@ -271,17 +270,17 @@ def log_model(
 
 
 def log_evaluation(client: MlflowClient, run_id: str) -> None:
-    """Add the test fold's figures and pictures to the training run, unless they are there.
+    """Log the test metrics, tables and plots to the training run, unless it has them.
 
-    The run stays finished meanwhile, so that a stop in the middle leaves nothing open.
+    The run remains finished, so that an interruption leaves no open run.
 
     Parameters
     ----------
     client : MlflowClient
     run_id : str
     """
-    figures = json.loads(paths.METRICS.read_text(encoding="utf-8"))
-    metrics = {f"test_{key}": float(value) for key, value in figures.items()}
+    measured = tables.read_json(paths.METRICS)
+    metrics = {f"test_{key}": float(value) for key, value in measured.items()}
     logged = client.get_run(run_id).data.metrics
     files = {entry.path for entry in client.list_artifacts(run_id)}
     if all(logged.get(key) == value for key, value in metrics.items()) and files.issuperset(
@@ -290,22 +289,22 @@ def log_evaluation(client: MlflowClient, run_id: str) -> None:
         return
     for file in REPORTS:
         client.log_artifact(run_id, str(file))
-    # last, for they say that it is done
+    # last, because they show that the rest is complete
     now = int(time.time() * 1000)
     client.log_batch(run_id, [Metric(key, value, now, 0) for key, value in metrics.items()])
 
 
 def _tensorflow_version() -> str:
-    """Version of TensorFlow, whichever of its packages is installed."""
+    """Return the version of TensorFlow, whichever of its packages is installed."""
     import tensorflow as tf
 
     return str(tf.__version__)
 
 
 def model_hash(network: "keras.Model") -> str:
-    """Hash a model's weights and its feature spec as saved.
+    """Hash a model's weights and its saved feature spec.
 
-    The saved model would not do: its archive holds the time at which it was written.
+    The saved model itself is no use: its archive contains the time at which it was written.
 
     Parameters
     ----------

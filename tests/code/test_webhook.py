@@ -12,8 +12,8 @@ NOW = 1_700_000_000.0
 
 def message(**changes: object) -> bytes:
     data = {"name": "sounds", "alias": "champion", "version": "3"} | changes
-    told = {"entity": "model_version_alias", "action": "created", "data": data}
-    return json.dumps(told).encode()
+    sent = {"entity": "model_version_alias", "action": "created", "data": data}
+    return json.dumps(sent).encode()
 
 
 def signed(body: bytes, secret: str = SECRET, sent: float = NOW) -> dict[str, str]:
@@ -47,14 +47,14 @@ def receiver(github: GitHub) -> Receiver:
     return Receiver(SECRET, "sounds", github, clock=lambda: NOW + 10)
 
 
-def test_a_new_champion_is_passed_on(receiver: Receiver, github: GitHub) -> None:
+def test_a_new_champion_is_forwarded(receiver: Receiver, github: GitHub) -> None:
     body = message()
-    assert receiver.receive(signed(body), body) == (202, "passed on: sounds version 3")
+    assert receiver.receive(signed(body), body) == (202, "forwarded: sounds version 3")
     assert github.taken == [{"model": "sounds", "version": "3"}]
 
 
 @pytest.mark.parametrize("change", [{"alias": "challenger"}, {"name": "another model"}])
-def test_other_news_are_taken_and_left(
+def test_other_messages_are_accepted_and_ignored(
     receiver: Receiver, github: GitHub, change: dict[str, str]
 ) -> None:
     body = message(**change)
@@ -62,7 +62,7 @@ def test_other_news_are_taken_and_left(
     assert github.taken == []
 
 
-def test_what_is_not_signed_signed_by_another_changed_or_old_is_refused(
+def test_an_unsigned_forged_changed_or_old_message_is_rejected(
     receiver: Receiver, github: GitHub
 ) -> None:
     body = message()
@@ -77,12 +77,12 @@ def test_what_is_not_signed_signed_by_another_changed_or_old_is_refused(
         ({**signed(body), "x-mlflow-timestamp": str(int(time.time()))}, body),
         ({**signed(body), "x-mlflow-signature": "v1,é"}, body),
     ):
-        status, said = receiver.receive(headers, sent)
-        assert status == 401, said
+        status, text = receiver.receive(headers, sent)
+        assert status == 401, text
     assert github.taken == []
 
 
-def test_a_message_that_comes_again_starts_nothing(receiver: Receiver, github: GitHub) -> None:
+def test_a_repeated_message_starts_nothing(receiver: Receiver, github: GitHub) -> None:
     body = message()
     for _ in range(2):
         status, _said = receiver.receive(signed(body), body)
@@ -95,20 +95,22 @@ def test_a_message_that_comes_again_starts_nothing(receiver: Receiver, github: G
     [b"", b"no JSON", b"[1]", b"null", b'{"data": null}', b"[" * 50_000,
      message().replace(b'"version"', b'"verse"')],
 )  # fmt: skip
-def test_what_is_signed_and_yet_no_message_of_mlflows_is_refused(
+def test_a_signed_body_that_is_not_a_message_of_mlflow_is_rejected(
     receiver: Receiver, github: GitHub, body: bytes
 ) -> None:
-    status, said = receiver.receive(signed(body), body)
-    assert (status, said) == (400, "refused: it is no message of MLflow's")
+    status, text = receiver.receive(signed(body), body)
+    assert (status, text) == (400, "rejected: it is not a message of MLflow")
     assert github.taken == []
 
 
 @pytest.mark.parametrize("sent", ["", "soon", "nan", "1.5", "-1", "9" * 5000])
-def test_a_time_that_is_no_number_is_refused(receiver: Receiver, github: GitHub, sent: str) -> None:
+def test_a_time_that_is_not_a_number_is_rejected(
+    receiver: Receiver, github: GitHub, sent: str
+) -> None:
     body = message()
     signature = _generate_hmac_signature(SECRET, "an-id", sent, body.decode())
     headers = {**signed(body), "x-mlflow-timestamp": sent, "x-mlflow-signature": signature}
-    assert receiver.receive(headers, body) == (401, "refused: its time is no number of seconds")
+    assert receiver.receive(headers, body) == (401, "rejected: its time is not a number of seconds")
 
 
 def test_a_failing_github_makes_mlflow_send_it_again(receiver: Receiver, github: GitHub) -> None:

@@ -106,7 +106,7 @@ def test_a_new_champion_starts_the_deployment_once(
     for _ in range(2):  # a second time it is the same webhook
         repository.ok(f"python -m pipeline webhook create {address}", **store, **SECRET)
     assert len(MlflowClient(server).list_webhooks()) == 1
-    assert "took the message" in repository.ok("python -m pipeline webhook test", **store)
+    assert "accepted the message" in repository.ok("python -m pipeline webhook test", **store)
     repository.ok("python -m pipeline promote 2 --reason heard-both", **store)
     deadline = time.monotonic() + 120
     while not github[1]:
@@ -124,26 +124,29 @@ def test_a_new_champion_starts_the_deployment_once(
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(forged, timeout=10)
     printed = said.read_text()
-    assert "502 GitHub did not take it: 503" in printed  # so MLflow has sent it again
-    assert "202 passed on: sound-classifier version 2" in printed
+    assert "502 GitHub did not accept it: 503" in printed  # so MLflow has sent it again
+    assert "202 forwarded: sound-classifier version 2" in printed
     assert "a token" not in printed
     assert SECRET["MLFLOW_WEBHOOK_SECRET"] not in printed
 
 
-def test_a_webhook_needs_a_server_a_secret_and_an_address_that_it_can_reach(
+def test_creating_a_webhook_needs_a_server_a_secret_and_an_https_address(
     server: str, tmp_path: Path
 ) -> None:
     repository = checkout(tmp_path / "clone")
     command = "python -m pipeline webhook create"
     for done, words in (
-        (repository.run(f"{command} https://h", **SECRET), "no server, and only a server sends"),
+        (
+            repository.run(f"{command} https://h", **SECRET),
+            "is not a server, and only a server can send",
+        ),
         (
             repository.run(f"{command} https://h", MLFLOW_TRACKING_URI=server),
             "MLFLOW_WEBHOOK_SECRET is not set",
         ),
         (
             repository.run(f"{command} ftp://h", MLFLOW_TRACKING_URI=server, **SECRET),
-            "MLflow does not take ftp://h",
+            "MLflow does not accept ftp://h",
         ),
     ):
         assert done.returncode == 1
