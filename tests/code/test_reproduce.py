@@ -1,3 +1,4 @@
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -5,6 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from pipeline.errors import UserError
 from pipeline.registry import comparison, reproduce
 from pipeline.registry.comparison import Training
 from pipeline.tracking import provenance
@@ -107,3 +109,23 @@ def test_the_stages_of_an_older_commit_are_started_as_that_commit_starts_them(
         f"train [] {store}",
         f"evaluate ['two words'] {store}",
     ]
+
+
+def test_a_commit_that_lacks_changes_to_the_code_cannot_be_reproduced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "start"]):
+        subprocess.run([*git, *command], check=True)
+    commit = provenance.git("rev-parse", "HEAD")
+    tags = {"lineage.git_commit": str(commit), "lineage.git_dirty": "true"}
+    other_files = {**tags, "lineage.git_changes": "params.yaml, README.md"}
+    assert reproduce.commit_of(other_files) == commit
+    code = {**tags, "lineage.git_changes": "params.yaml, pipeline/training/fit.py"}
+    with pytest.raises(UserError, match=f": pipeline/training/fit.py differed from .*{commit}"):
+        reproduce.commit_of(code)
+    with pytest.raises(UserError, match="no record of its code"):
+        reproduce.commit_of({})
+    with pytest.raises(UserError, match="is not in this clone"):
+        reproduce.commit_of({**tags, "lineage.git_commit": "0" * 40})
