@@ -99,7 +99,7 @@ def main() -> str:
         epilog=f"Recipes: {recipes}. Ours is params.yaml with {ours}.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("recipes", nargs="*", help="see below (default: all)")
+    parser.add_argument("recipes", nargs="*", help="see below; all of them if left out")
     parser.add_argument("--dataset", default="esc10", choices=get_args(DatasetName), help="dataset")
     parser.add_argument(
         "--source", type=Path, help=f"folder of the dataset; for esc10 {ESC10} if it exists"
@@ -107,7 +107,7 @@ def main() -> str:
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=[1, 2, 3], help="seeds of the trainings"
     )
-    parser.add_argument("--workers", type=int, help="trainings at a time (default: one per core)")
+    parser.add_argument("--workers", type=int, help="parallel trainings; one per core if left out")
     parser.add_argument(
         "--folder", type=Path, default=Path("bench/units"), help="where finished units are kept"
     )

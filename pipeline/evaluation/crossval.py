@@ -21,7 +21,7 @@ def protocol(validate: bool) -> str:
         if validate
         else "all others train, and the last epoch counts, so that nothing is chosen"
     )
-    return f"Each official fold is scored once with each seed: {others}."
+    return f"Every official fold is scored once with each seed: {others}."
 
 
 def log(

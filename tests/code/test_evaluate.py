@@ -13,7 +13,7 @@ LABELS = ["bark", "horn", "siren"]
 
 
 def predictions(right: list[bool], recordings: list[str] | None = None) -> pd.DataFrame:
-    """Clips labelled bark, predicted bark where right and horn where not."""
+    """Return clips labelled bark, predicted as bark if right and as horn if not."""
     index = pd.DataFrame(
         {
             "path": [f"{i}.wav" for i in range(len(right))],
@@ -41,7 +41,7 @@ def test_figures_of_known_predictions() -> None:
     assert figures["accuracy"] == 0.75
     assert figures["clips"] == 4
     assert figures["log_loss"] == pytest.approx(-(3 * np.log(0.8) + np.log(0.2)) / 4)
-    # precision 1, recall 3/4; the labels that do not occur do not count
+    # precision 1, recall 3/4; labels without clips do not count
     assert figures["macro_f1"] == pytest.approx(6 / 7)
     assert figures["accuracy_low"] < 0.75 < figures["accuracy_high"]
 
@@ -57,7 +57,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 
 
 @pytest.mark.parametrize("truth", [0.9, 0.95])
-def test_the_interval_of_twenty_clips_is_as_wide_as_so_few_ask_for(truth: float) -> None:
+def test_the_interval_of_twenty_clips_is_wide_enough(truth: float) -> None:
     rng = np.random.default_rng(0)
     hits = bare = 0
     for _ in range(400):
@@ -67,14 +67,14 @@ def test_the_interval_of_twenty_clips_is_as_wide_as_so_few_ask_for(truth: float)
         low, high = metrics.resampled(right, np.arange(20), SETTINGS)
         bare += low <= truth <= high
     assert hits / 400 >= 0.94
-    assert bare / 400 < 0.9, "resampling alone would do, and the score interval could go"
+    assert bare / 400 < 0.9, "resampling alone would be enough, so the score interval could go"
 
 
-def test_twenty_clips_that_are_all_right_do_not_make_a_certainty() -> None:
+def test_twenty_correct_clips_do_not_prove_an_accuracy_of_one() -> None:
     low, high = metrics.interval(np.ones(20, bool), np.arange(20), SETTINGS)
     assert 0.8 < low < 0.87
     assert high == 1
-    # of five recordings, less is known
+    # five recordings prove less
     assert metrics.interval(np.ones(20, bool), np.arange(20) // 4, SETTINGS)[0] < 0.6
 
 
@@ -91,7 +91,7 @@ def test_a_label_without_clips_or_predictions_scores_zero_not_nan() -> None:
     assert classes["f1"].tolist() == [1.0, 0.0, 0.0]
 
 
-def test_reliability_compares_how_sure_with_how_often_right() -> None:
+def test_reliability_compares_confidence_with_accuracy() -> None:
     predictions = pd.DataFrame(
         {
             "label": ["a", "b", "a", "a"],
@@ -106,10 +106,46 @@ def test_reliability_compares_how_sure_with_how_often_right() -> None:
     assert bins["confidence"].tolist() == pytest.approx([0.65, 0.975])
 
 
-def test_what_is_not_sure_enough_gets_no_answer() -> None:
+def test_a_clip_below_the_threshold_is_rejected() -> None:
     clips = predictions([True, True, False])
     figures = metrics.answered(clips, LABELS, 0.75)
     assert figures == {"threshold": 0.75, "coverage": pytest.approx(2 / 3), "accuracy_answered": 1}
     assert metrics.answered(clips, LABELS, 0.0)["accuracy_answered"] == pytest.approx(2 / 3)
     nothing = metrics.answered(clips, LABELS, 0.99)
     assert (nothing["coverage"], nothing["accuracy_answered"]) == (0, 0)
+
+
+def test_figures_of_the_test_fold_compare_before_and_after_calibration() -> None:
+    clips = predictions([True, True, True, False])
+    sharper = clips.copy()
+    sharper.loc[:2, ["p_bark", "p_horn", "p_siren"]] = [0.98, 0.01, 0.01]
+    figures = metrics.test_figures(clips, sharper, clips, LABELS, SETTINGS, temperature=1.5)
+    assert figures["accuracy"] == 0.75
+    assert figures["temperature"] == 1.5
+    # three clips at 0.8 that are right, one at 0.7 that is wrong
+    assert figures["calibration_error"] == pytest.approx((3 * 0.2 + 0.7) / 4)
+    assert figures["calibration_error_before"] == pytest.approx((3 * 0.02 + 0.7) / 4)
+    assert figures["log_loss_before"] == pytest.approx(-(3 * np.log(0.98) + np.log(0.2)) / 4)
+    assert figures["coverage"] >= SETTINGS.coverage
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_figures_of_a_cross_validation_are_means_over_seeds_and_folds(seeds: int) -> None:
+    rights = {1: [True, True, True, False], 2: [True, True, False, False]}
+    clips = pd.concat([predictions(rights[seed]).assign(seed=seed) for seed in range(1, seeds + 1)])
+    units = pd.DataFrame(
+        {
+            "fold": [1, 2] * seeds,
+            "seed": np.repeat(np.arange(1, seeds + 1), 2),
+            "accuracy": [1.0, 0.5, 0.5, 0.5][: 2 * seeds],
+            "clips": 2,
+            "cpu_seconds": 3.0,
+            "parameters": 9,
+        }
+    )
+    figures = metrics.crossval_figures(clips, units, LABELS, SETTINGS)
+    assert figures["accuracy"] == (0.75 if seeds == 1 else 0.625)
+    assert (figures["clips"], figures["seeds"], figures["parameters"]) == (4, seeds, 9)
+    assert ("std_over_seeds" in figures) == (seeds == 2)
+    of_folds = [1.0, 0.5] if seeds == 1 else [0.75, 0.5]
+    assert figures["std_over_folds"] == pytest.approx(np.std(of_folds, ddof=1))

@@ -1,4 +1,4 @@
-"""What the pictures promise; how they look has to be looked at."""
+"""What plots guarantee whatever the labels are; how they look has to be checked by eye."""
 
 import re
 import warnings
@@ -29,12 +29,12 @@ def test_the_class_colours_are_those_of_the_page() -> None:
     assert tuple(light[str(i)] for i in range(10)) == drawing.CLASSES
 
 
-def test_labels_that_look_like_formulas_or_are_in_chinese_are_drawn_without_a_word(
+def test_labels_that_look_like_formulas_or_are_in_chinese_are_drawn_without_a_warning(
     tmp_path: Path,
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        stage.quiet()  # as every stage is
+        stage.quiet()  # every command calls it
         drawing.save(plots.per_class(scores(ODD)), tmp_path / "scores.png")
         drawing.save(plots.confusion(np.eye(8, dtype=int), ODD, "t"), tmp_path / "confusion.png")
         drawn = drawing.svg(plots.per_class(scores(ODD)))
@@ -51,7 +51,7 @@ def test_the_same_picture_has_the_same_bytes(tmp_path: Path) -> None:
     assert one == other
 
 
-def test_a_drawing_for_a_page_is_well_formed_and_leaves_its_colours_to_the_page() -> None:
+def test_an_svg_is_well_formed_and_takes_its_colours_from_the_page() -> None:
     drawn = drawing.svg(plots.per_class(scores(["a", "b"])))
     assert ElementTree.fromstring(drawn).get("viewBox")
     assert "var(--class-1)" in drawn
@@ -61,7 +61,7 @@ def test_a_drawing_for_a_page_is_well_formed_and_leaves_its_colours_to_the_page(
 
 
 @pytest.mark.parametrize("rows", [0, 1])
-def test_a_search_is_drawn_even_where_there_was_none(rows: int, tmp_path: Path) -> None:
+def test_an_empty_search_is_drawn_too(rows: int, tmp_path: Path) -> None:
     trials = pd.DataFrame(
         {"trial": [0], "state": ["complete"], "val_log_loss": [1.0], "best_so_far": [1.0]}
     ).head(rows)
