@@ -1,8 +1,8 @@
-"""Corrections by hand: ``labels.csv`` beside the data, which stays as it is.
+"""Read and apply corrections of labels, which ``labels.csv`` lists; the data is not changed.
 
-A line names a clip by its dataset and its path there, and gives it another label, or none, which
-drops it; the reason is for people. The file is in git, DVC sees when it changes, and runs are
-tagged with what it said.
+Each line names a clip by its dataset and path, and gives it another label. An empty label drops the
+clip. The reason is for people. The file is in git, DVC sees when it changes, and runs are tagged
+with its content.
 """
 
 import csv
@@ -14,11 +14,13 @@ from typing import get_args
 import pandas as pd
 
 from pipeline import paths
-from pipeline.data.datasets.reading import line_of, metadata
+from pipeline.data.datasets import metadata
+from pipeline.data.datasets.metadata import check_text, line_of
 from pipeline.errors import UserError
 from pipeline.params import DatasetName
 
 COLUMNS = ["dataset", "path", "label", "reason"]
+"""Columns of the file."""
 
 
 def read(dataset: DatasetName, file: Path = paths.CORRECTIONS) -> pd.DataFrame:
@@ -27,44 +29,43 @@ def read(dataset: DatasetName, file: Path = paths.CORRECTIONS) -> pd.DataFrame:
     Parameters
     ----------
     dataset : str
-        As in ``dataset.name``; lines of other datasets are left out.
+        As in ``dataset.name``; lines about other datasets are left out.
     file : Path
-        A CSV file with :data:`COLUMNS`; the last one may be missing.
+        A CSV file with :data:`COLUMNS`; ``reason`` may be missing.
 
     Returns
     -------
     DataFrame
-        ``path``, and ``label``, null where the clip is dropped; empty where there is no file.
+        ``path``, and ``label``, which is null where the clip is dropped. Without a file, it has no
+        rows.
 
     Raises
     ------
     UserError
-        When the file is not such a table, a line lacks dataset or path, the dataset is not a known
-        one, or a clip is named twice.
+        When the file is not such a table, when a line has no path or no known dataset, or when a
+        clip is named twice.
     """
     if not file.exists():
         return pd.DataFrame({"path": [], "label": []}, dtype="str")
-    everything = metadata(file, COLUMNS[:3])
+    everything = metadata.read(file, COLUMNS[:3])
     for column in ("dataset", "path"):
         empty = everything[column].isna().to_numpy()
         if empty.any():
             number = line_of(file, int(empty.argmax()))
-            raise UserError(
-                f"{file} names no {column} in line {number}: put it right or delete the line."
-            )
+            raise UserError(f"{file} has no {column} in line {number}: add it or delete the line.")
     known = get_args(DatasetName)
     unknown = ~everything["dataset"].isin(known).to_numpy()
     if unknown.any():
         row = int(unknown.argmax())
         raise UserError(
-            f"{file} names the dataset {everything['dataset'].iloc[row]!r} in line"
-            f" {line_of(file, row)}, which is not known: put one of {', '.join(known)} there, or"
-            " delete the line."
+            f"{file} names the unknown dataset {everything['dataset'].iloc[row]!r} in line"
+            f" {line_of(file, row)}: write one of {', '.join(known)}, or delete the line."
         )
     table = everything.loc[everything["dataset"] == dataset, ["path", "label"]]
     if table["path"].duplicated().any():
         path = table["path"][table["path"].duplicated()].iloc[0]
         raise UserError(f"{file} names {path} twice: keep one of the lines.")
+    check_text(table["label"].dropna(), "label")
     return table
 
 
@@ -74,25 +75,25 @@ def apply(clips: pd.DataFrame, corrections: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     clips : DataFrame
-        As :meth:`pipeline.data.datasets.Dataset.clips` gives it.
+        As :meth:`pipeline.data.datasets.Dataset.clips` returns it.
     corrections : DataFrame
-        As :func:`read` gives it.
+        As :func:`read` returns it.
 
     Returns
     -------
     DataFrame
-        With the labels of `corrections`, and without the clips that they drop.
+        `clips` with the corrected labels, without the dropped clips.
 
     Raises
     ------
     UserError
-        When there is no such clip: a correction that does nothing would go unnoticed.
+        When a corrected clip does not exist: a correction without effect would go unnoticed.
     """
     unknown = corrections["path"][~corrections["path"].isin(clips["path"])]
     if len(unknown):
         raise UserError(
             f"{paths.CORRECTIONS} corrects {unknown.iloc[0]}, which is not in the dataset: write"
-            " the path as data/clips.csv has it, or delete the line."
+            f" the path as in {paths.CLIPS}, or delete the line."
         )
     label = corrections.set_index("path")["label"]
     dropped = clips["path"].isin(label.index[label.isna()])
@@ -102,19 +103,19 @@ def apply(clips: pd.DataFrame, corrections: pd.DataFrame) -> pd.DataFrame:
 
 
 def line(dataset: str, path: str, label: str) -> str:
-    """Write a line of the file, quoted where it has to be; an empty `label` drops the clip."""
-    held = io.StringIO()
-    csv.writer(held, lineterminator="").writerow([dataset, path, label, ""])
-    return held.getvalue()
+    """Return a line for the file, quoted where necessary; an empty `label` drops the clip."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow([dataset, path, label, ""])
+    return text.getvalue()
 
 
 def facts(corrections: pd.DataFrame) -> dict[str, str | int]:
-    """Say what was corrected, for the dataset's card.
+    """Summarise the corrections for the dataset's card.
 
     Parameters
     ----------
     corrections : DataFrame
-        Of clips that can be used, as :func:`read` gives it.
+        As :func:`read` returns it, without the clips that were rejected.
 
     Returns
     -------

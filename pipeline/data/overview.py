@@ -1,4 +1,4 @@
-"""The picture of a dataset: what is in it, and whether it is evenly spread."""
+"""Draw what a dataset contains and how evenly it is spread over labels and folds."""
 
 from typing import TYPE_CHECKING
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 def overview(clips: pd.DataFrame, title: str) -> "Figure":
-    """Draw clips by label and fold, durations, salience, and the formats of the recordings.
+    """Draw the clips by label and fold, their durations, salience and audio formats.
 
     Parameters
     ----------
     clips : DataFrame
-        The clips table: ``label``, ``fold``, ``salience`` (null where it is not known),
+        The clips table: ``label``, ``fold``, ``salience`` (null where unknown),
         ``seconds``, ``sample_rate`` in Hz, ``channels`` and ``subtype``.
     title : str
-        Heads the picture.
+        Title of the picture.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def overview(clips: pd.DataFrame, title: str) -> "Figure":
         named = clips["salience"].map({1: "foreground", 2: "background"}).fillna("unknown")
         formats["salience"] = named.value_counts()
     formats = {name: _common(values) for name, values in formats.items()}
-    # Inches: a bar needs 0.22 and a chart 0.7 besides; the histogram takes what is left.
+    # Inches: 0.22 per bar and 0.7 more per chart; the histogram takes what is left.
     charts = [0.7 + 0.22 * len(values) for values in formats.values()]
     height = max(1.6 + 0.24 * len(counts), 0.5 + 2.2 + sum(charts))
     figure = drawing.figure(11, height)
@@ -55,7 +55,7 @@ def overview(clips: pd.DataFrame, title: str) -> "Figure":
 
 
 def _common(counts: "pd.Series[int]", most: int = 10) -> "pd.Series[int]":
-    """Put the rarest values together when there are too many."""
+    """Count the rarest values together when there are more than `most`."""
     if len(counts) <= most:
         return counts
     common = counts.index.isin(counts.nlargest(most - 1).index)
@@ -73,8 +73,8 @@ def _heat_map(axes: "Axes", counts: pd.DataFrame) -> None:
     middle = counts.to_numpy().max() / 2
     for row, column in ((r, c) for r in range(counts.shape[0]) for c in range(counts.shape[1])):
         count = counts.iat[row, column]  # noqa: PD009
-        on_it = "black" if count > middle else "white"
-        axes.text(column, row, str(count), ha="center", va="center", color=on_it, fontsize=9)
+        ink = "black" if count > middle else "white"
+        axes.text(column, row, str(count), ha="center", va="center", color=ink, fontsize=9)
 
 
 def _bars(axes: "Axes", counts: "pd.Series[int]", title: str) -> None:

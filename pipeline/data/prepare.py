@@ -1,153 +1,88 @@
-"""Stage 1: bring a dataset here, keep the clips that can be used, say what they are."""
+"""Keep the clips that can be used, copy them, and describe the dataset that they make."""
 
 import hashlib
-import json
 import math
 import shutil
+from collections.abc import Iterable
 from multiprocessing.pool import ThreadPool
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
 
-from pipeline import paths
-from pipeline.data.datasets import Dataset, foley
-from pipeline.data.fetch import fetch, unpack, verify
+from pipeline import cpus, paths
+from pipeline.data.datasets import Dataset
 from pipeline.errors import UserError
-from pipeline.params import DatasetParams, FoleyParams
-from pipeline.sound import decoding
+from pipeline.sound import decoding, silence
 
-SILENCE = 1e-4
-"""Peak below which a clip is silent: 80 dB below full scale, three steps of 16 bits."""
+FEWEST_FOLDS = 3
+"""One to test, one to validate, one to train."""
 
 MEASURED = ["seconds", "sample_rate", "channels", "subtype"]
-
-Origin = Literal["published", "generated", "local"]
-
-
-def usual_seconds(seconds: pd.Series) -> float:
-    """Choose a clip length that holds nine clips of ten whole.
-
-    Parameters
-    ----------
-    seconds : Series of float
-        Of every clip.
-
-    Returns
-    -------
-    float
-        In seconds, rounded up to a tenth; from 1, which a network needs, to 10, for a few long
-        recordings should not make all clips long.
-    """
-    most = math.ceil(seconds.quantile(0.9, interpolation="lower") * 10) / 10
-    return float(min(max(most, 1.0), 10.0))
+"""What decoding tells about a clip."""
 
 
-def find(dataset: Dataset, settings: DatasetParams) -> tuple[Path, Origin]:
-    """Bring the dataset here, if it is not here yet.
+def check(table: pd.DataFrame) -> None:
+    """Refuse a table of clips that cannot be split without leaks.
 
     Parameters
     ----------
-    dataset : Dataset
-        Which.
-    settings : DatasetParams
-        Section ``dataset``.
-
-    Returns
-    -------
-    Path
-        The folder that holds it, perhaps inside one more folder.
-    {'published', 'generated', 'local'}
-        Where it came from.
+    table : DataFrame
+        Usable clips, with ``label``, ``fold`` and ``recording``.
 
     Raises
     ------
     UserError
-        When it is missing, cannot be downloaded or cannot be unpacked.
+        When there are fewer than two labels or three folds, when a clip has no fold or no
+        recording, when a recording is in two folds, or when a label is in fewer than three folds.
     """
-    source = settings.source
-    if source is None and dataset.archive is not None:
-        published = dataset.archive
-        path = fetch(published.url, published.checksum, paths.DOWNLOADS, published.file_name)
-        return unpack(path, paths.DOWNLOADS / dataset.name), "published"
-    if source is None and dataset.name == "foley":
-        return generate(settings.foley), "generated"
-    if source is None:
-        source = str(paths.SOUNDS)
-
-    checksum = settings.sha256 and f"sha256:{settings.sha256}"
-    parts = urlsplit(source)
-    name = f"{_digest(source.encode())}-{PurePosixPath(parts.path).name}"
-    if parts.scheme in ("http", "https", "file"):
-        path = fetch(source, checksum, paths.DOWNLOADS, name)
-    elif parts.netloc:
+    labels = sorted(table["label"].unique())
+    if not labels:
+        raise UserError("No clip can be used: check dataset.name and dataset.source.")
+    if len(labels) < 2:
         raise UserError(
-            f"dataset.source cannot be a {parts.scheme} address: name a folder, an archive, or an"
-            " http, https or file address."
+            f"The only label is {labels[0]}, and a classifier needs two: add clips of another."
         )
-    else:
-        path = Path(source).expanduser()
-    if not path.exists():
+    for column in ("fold", "recording"):
+        if table[column].isna().any():
+            path = table["path"][table[column].isna()].iloc[0]
+            raise UserError(f"{path} has a label but no {column}: add it to the metadata.")
+    folds = table.groupby("recording")["fold"].nunique()
+    if folds.max() > 1:
         raise UserError(
-            f"{path} is missing: put one sub-folder a label there, or correct dataset.source."
+            f"The recording {folds.idxmax()} is in {folds.max()} folds, so the model would be"
+            " tested on a recording that it was trained on: keep all its clips in one fold."
         )
-    if not path.is_dir():
-        verify(path, checksum)
-        return unpack(path, paths.DOWNLOADS / f"{name}-unpacked"), "local"
-    if checksum:
-        raise UserError(f"dataset.sha256 is for an archive and {path} is a folder: set it to null.")
-    here, audio_here = path.resolve(), paths.AUDIO.resolve()
-    if here.is_relative_to(audio_here) or audio_here.is_relative_to(here):
-        raise UserError(f"dataset.source must not be, hold or lie in {paths.AUDIO}: move it away.")
-    return path, "local"
-
-
-def generate(settings: FoleyParams) -> Path:
-    """Generate the embedded dataset, unless the same was generated before.
-
-    Parameters
-    ----------
-    settings : FoleyParams
-        Section ``dataset.foley``.
-
-    Returns
-    -------
-    Path
-        Its folder.
-    """
-    code = Path(foley.__file__).read_bytes()
-    folder = paths.DOWNLOADS / f"foley-{_digest(code + settings.model_dump_json().encode())}"
-    if not folder.is_dir():
-        unfinished = folder.with_name(f"{folder.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        foley.generate(
-            settings,
-            unfinished,
-            lambda all_of_them: tqdm(all_of_them, "generate", unit="recording", disable=None),
+    if table["fold"].nunique() < FEWEST_FOLDS:
+        raise UserError(
+            f"The clips are in {table['fold'].nunique()} folds and {FEWEST_FOLDS} are needed:"
+            " one to train, one to validate, one to test."
         )
-        unfinished.replace(folder)
-    return folder
+    spread = table.groupby("label")["fold"].nunique()
+    if spread.min() < FEWEST_FOLDS:
+        raise UserError(
+            f"The label {spread.idxmin()} is in {spread.min()} folds and {FEWEST_FOLDS} are"
+            " needed to train, validate and test it: add recordings or leave the label out."
+        )
 
 
 def measure(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Decode every clip once and sort out what cannot be used.
+    """Decode every clip once and sort out those that cannot be used.
 
     Parameters
     ----------
     root : Path
         Folder of the clips.
     table : DataFrame
-        As :meth:`pipeline.data.datasets.Dataset.clips` gives it.
+        As :meth:`pipeline.data.datasets.Dataset.clips` returns it.
 
     Returns
     -------
     clips : DataFrame
         The usable rows, with ``seconds``, ``sample_rate`` (Hz), ``channels`` and ``subtype``.
     rejected : DataFrame
-        ``path`` and ``reason`` of the others.
+        ``path`` and ``reason`` of the other rows.
     """
 
     def one(clip: tuple[str, bool]) -> dict[str, Any]:
@@ -160,12 +95,12 @@ def measure(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame
             info = decoding.probe(root / path)
         except decoding.AudioError as error:
             return {"reason": str(error)}
-        if info.peak < SILENCE:
+        if info.peak < silence.CLIP:
             return {"reason": "The clip is silent."}
         return {name: getattr(info, name) for name in MEASURED}
 
     clips = list(zip(table["path"], table["label"].notna(), strict=True))
-    with ThreadPool() as pool:
+    with ThreadPool(cpus.available()) as pool:
         bar = tqdm(pool.imap(one, clips), "check", len(clips), unit="clip", disable=None)
         found = pd.DataFrame(list(bar), columns=["reason", *MEASURED], index=table.index)
     usable = found["reason"].isna()
@@ -174,15 +109,33 @@ def measure(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame
     return kept.astype({"fold": int, "sample_rate": int, "channels": int}), rejected
 
 
+def usual_seconds(seconds: pd.Series) -> float:
+    """Choose a window length that nine of ten clips fit into.
+
+    Parameters
+    ----------
+    seconds : Series of float
+        Length of every clip.
+
+    Returns
+    -------
+    float
+        In seconds, rounded up to a tenth. At least 1, which a network needs, and at most 10, so
+        that a few long recordings do not make all windows long.
+    """
+    most = math.ceil(seconds.quantile(0.9, interpolation="lower") * 10) / 10
+    return float(min(max(most, 1.0), 10.0))
+
+
 def materialise(root: Path, files: list[str]) -> None:
-    """Put the clips into the stage's output folder, and nothing else.
+    """Put the clips, and nothing else, into the stage's output folder.
 
     Parameters
     ----------
     root : Path
         Folder of the clips.
     files : list of str
-        POSIX paths relative to `root`; they stay the same.
+        POSIX paths relative to `root`. They are the same in the output folder.
     """
     if paths.AUDIO.exists():
         shutil.rmtree(paths.AUDIO)
@@ -199,16 +152,115 @@ def materialise(root: Path, files: list[str]) -> None:
         shutil.copyfile(root / file, target)
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:8]
+def content_hash(root: Path, files: Iterable[str]) -> str:
+    """Hash the content and the names of files, as ``sha256sum FILES | sha256sum`` does.
+
+    Parameters
+    ----------
+    root : Path
+        Folder that the names are relative to.
+    files : iterable of str
+        POSIX paths, in any order.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal.
+    """
+    whole = hashlib.sha256()
+    for name in sorted(files):
+        with (root / name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        whole.update(f"{digest}  {name}\n".encode())
+    return whole.hexdigest()
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False, lineterminator="\n")
+def is_as_published(dataset: Dataset, root: Path, files: Iterable[str]) -> bool | None:
+    """Whether the clips are those that were published; None if their hash is not known.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    root : Path
+        Folder of the clips.
+    files : iterable of str
+        POSIX paths relative to `root`; missing files are left out.
+    """
+    if dataset.content is None:
+        return None
+    there = [path for path in files if (root / path).is_file()]
+    return content_hash(root, there) == dataset.content
 
 
-def write_json(values: dict[str, Any], path: Path) -> None:
-    """Write values as JSON."""
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def card(
+    dataset: Dataset,
+    clips: pd.DataFrame,
+    rejected: int,
+    origin: str,
+    as_published: bool | None,
+    corrections: dict[str, str | int],
+) -> dict[str, Any]:
+    """Describe the dataset for the later stages and for the model made from it.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    clips : DataFrame
+        The usable clips, as :func:`measure` returns them, already in ``data/audio``.
+    rejected : int
+        Number of clips that cannot be used.
+    origin : str
+        As :func:`pipeline.data.source.find` returns it.
+    as_published : bool or None
+        As :func:`is_as_published` returns it.
+    corrections : dict
+        As :func:`pipeline.data.corrections.facts` returns it.
+
+    Returns
+    -------
+    dict
+    """
+    return {
+        "name": dataset.name,
+        "title": dataset.title,
+        "license": dataset.license,
+        "homepage": dataset.homepage,
+        "source": origin,
+        "as_published": as_published,
+        "clip_seconds": dataset.clip_seconds or usual_seconds(clips["seconds"]),
+        "labels": sorted(clips["label"].unique()),
+        "folds": sorted(int(fold) for fold in clips["fold"].unique()),
+        **_numbers(clips, rejected),
+        **corrections,
+        "sha256": content_hash(paths.AUDIO, clips["path"]),
+    }
+
+
+def summary(clips: pd.DataFrame, rejected: int) -> dict[str, Any]:
+    """Count clips, recordings, classes, folds and hours, for ``dvc metrics``.
+
+    Parameters
+    ----------
+    clips : DataFrame
+        As :func:`measure` returns them.
+    rejected : int
+        Number of clips that cannot be used.
+
+    Returns
+    -------
+    dict
+    """
+    return {
+        **_numbers(clips, rejected),
+        "classes": clips["label"].nunique(),
+        "folds": clips["fold"].nunique(),
+        "hours": float(round(clips["seconds"].sum() / 3600, 3)),
+    }
+
+
+def _numbers(clips: pd.DataFrame, rejected: int) -> dict[str, int]:
+    return {
+        "clips": len(clips),
+        "recordings": clips["recording"].nunique(),
+        "rejected": rejected,
+    }

@@ -1,4 +1,4 @@
-"""Which windows train, validate and test: the dataset's own folds, never a random split."""
+"""Split windows into training, validation and test by the dataset's own folds, never randomly."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -12,15 +12,15 @@ from pipeline.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The three sides of a split.
+    """The rows and folds of the three parts of a split.
 
     Attributes
     ----------
     train, validation, test : array of int
-        Row numbers of the index, rising; each row is on one side.
+        Row numbers of the index in rising order. Each row is in one of the three.
     train_folds : tuple of int
     validation_fold : int or None
-        None where nothing validates and that fold trains too.
+        None where no fold validates and all but the test fold train.
     test_fold : int
     """
 
@@ -33,16 +33,16 @@ class Split:
 
 
 def by_fold(index: pd.DataFrame, test_fold: int, validate: bool = True) -> Split:
-    """Take one fold for the test, the next one (cyclically) to validate, the others to train.
+    """Use one fold to test, the next one (cyclically) to validate and the others to train.
 
     Parameters
     ----------
     index : DataFrame
-        A row for a window, with the columns `label`, `fold` and `recording`.
+        One row per window, with the columns `label`, `fold` and `recording`.
     test_fold : int
-        The fold that is reported and that nothing is chosen on.
+        The fold that results are reported for. Nothing is chosen by its results.
     validate : bool
-        Whether to keep a fold to validate; if not, it trains too.
+        Whether to keep a fold for validation. If not, that fold trains too.
 
     Returns
     -------
@@ -51,8 +51,8 @@ def by_fold(index: pd.DataFrame, test_fold: int, validate: bool = True) -> Split
     Raises
     ------
     UserError
-        When there is no such fold, when there are fewer than three, when a recording stands on
-        two sides, or when a label has no clip to train on.
+        When the test fold does not exist, when there are fewer than three folds, when a recording
+        is in two parts, or when a label has no clip to train on.
     """
     folds = sorted({int(fold) for fold in index["fold"]})
     if test_fold not in folds:
@@ -60,8 +60,8 @@ def by_fold(index: pd.DataFrame, test_fold: int, validate: bool = True) -> Split
         raise UserError(f"split.test_fold is {test_fold}: the dataset's folds are {known}.")
     if len(folds) < 3:
         raise UserError(
-            f"split.test_fold needs three folds, to train, validate and test: the dataset has"
-            f" {len(folds)}."
+            f"The dataset has {len(folds)} folds, and three are needed to train, validate and test:"
+            " divide the clips into more folds."
         )
     validation_fold = folds[(folds.index(test_fold) + 1) % len(folds)]
     held_out = (validation_fold, test_fold) if validate else (test_fold,)
@@ -80,9 +80,9 @@ def by_fold(index: pd.DataFrame, test_fold: int, validate: bool = True) -> Split
 
 
 def merged(index: pd.DataFrame, most: int) -> pd.DataFrame:
-    """Put neighbouring folds together until there are no more than `most`.
+    """Join neighbouring folds until there are at most `most`, which makes cross-validation quicker.
 
-    A recording stays in one fold, so this is as honest as the folds are, and quicker to go through.
+    A recording stays in one fold, so nothing leaks.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def merged(index: pd.DataFrame, most: int) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `index` itself where it has no more folds; else with the folds 1 to `most`.
+        `index` itself if it has at most `most` folds; otherwise a copy with folds 1 to `most`.
     """
     folds = sorted({int(fold) for fold in index["fold"]})
     if len(folds) <= most:
@@ -110,8 +110,8 @@ def _refuse_leaks(index: pd.DataFrame, split: Split) -> None:
             name = min(both, key=str)
             where = sorted({int(fold) for fold in index.loc[recording == name, "fold"]})
             raise UserError(
-                f"The recording {name!r} stands on two sides of the split, in the folds"
-                f" {', '.join(map(str, where))}: its clips have to be in one fold."
+                f"The recording {name!r} is in two parts of the split, in the folds"
+                f" {', '.join(map(str, where))}: put all its clips into one fold."
             )
 
 
@@ -120,6 +120,6 @@ def _refuse_unknown_labels(index: pd.DataFrame, split: Split) -> None:
     if missing := sorted(set(labels) - set(labels[split.train])):
         folds = ", ".join(map(str, split.train_folds))
         raise UserError(
-            f"The label {missing[0]!r} has no clip to train on, in the folds {folds}: choose"
-            " another split.test_fold, or give it more clips."
+            f"The label {missing[0]!r} has no clip to train on in the folds {folds}: choose"
+            " another split.test_fold, or add clips of this label."
         )

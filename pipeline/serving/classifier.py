@@ -21,16 +21,13 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.serving.bundle import MODEL, SPEC, read_card
+from pipeline.sound import silence
 from pipeline.sound.features import FeatureSpec, extract, normalise, windows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
-
-SILENCE = 1e-5
-"""Times full scale; a window that nowhere exceeds it, a third of the smallest step of 16 bits, is
-silent. Its features are the same whatever the label, so its probabilities would mean nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +181,7 @@ class Classifier:
             pieces, step = overlap(waveform, self.spec, most), samples // 2
         else:
             pieces, step = list(windows(waveform, self.spec)[:most]), samples
-        heard = [n for n, piece in enumerate(pieces) if np.abs(piece).max() > SILENCE]
+        heard = [n for n, piece in enumerate(pieces) if np.abs(piece).max() > silence.WINDOW]
         if not heard:
             length = min(waveform.size, (len(pieces) - 1) * step + samples) / rate
             raise Silence(f"The clip is silent in its first {length:.3g} seconds.")

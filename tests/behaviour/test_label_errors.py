@@ -9,7 +9,7 @@ import pytest
 from bench.labels import flip, found
 from pipeline import params
 from pipeline.data.datasets import urbansound8k
-from pipeline.data.prepare import generate
+from pipeline.data.source import generate
 from pipeline.evaluation import label_errors
 from pipeline.sound import decoding
 from pipeline.sound.features import extract, make_spec, windows

@@ -55,8 +55,8 @@ def test_the_line_that_the_page_gives_is_read_as_it_was_meant(tmp_path: Path) ->
     ("lines", "said"),
     [
         (["folder,a.wav,cat,", "folder,a.wav,,"], "names a.wav twice"),
-        (["folder,a.wav,cat,", "folder,,cat,"], "names no path in line 3"),
-        ([",a.wav,cat,"], "names no dataset in line 2"),
+        (["folder,a.wav,cat,", "folder,,cat,"], "has no path in line 3"),
+        ([",a.wav,cat,"], "has no dataset in line 2"),
         (["folder,a.wav,cat,", "", 'folder,d.wav,cat,"a\nb"', "folder,,cat,"], "path in line 6"),
         (["folder,z.wav,cat,"], "corrects z.wav, which is not in the dataset"),
     ],
@@ -68,7 +68,7 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, lines: list[str], said:
 
 def test_of_a_misspelt_dataset_the_known_ones_are_told(tmp_path: Path) -> None:
     file = write(tmp_path, "folder,a.wav,cat,", "foldr,a.wav,cat,")
-    with pytest.raises(UserError, match=r"'foldr' in line 3, which is not known.*esc50.*folder"):
+    with pytest.raises(UserError, match=r"unknown dataset 'foldr' in line 3: .*esc50.*folder"):
         corrections.read("folder", file)
 
 
@@ -83,7 +83,7 @@ def test_a_comma_in_the_reason_is_refused_with_the_line_and_the_remedy(
         corrections.read("folder", file)
     assert str(refused.value) == (
         f"{file} has {4 + commas} cells in line {2 + before} but 4 columns: put the reason, or"
-        " whichever text holds a comma, in double quotes."
+        " whichever text contains a comma, in double quotes."
     )
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from pipeline import params
-from pipeline.data import datasets
-from pipeline.data.datasets.reading import COLUMNS, clip_paths
+from pipeline.data import datasets, prepare
+from pipeline.data.datasets.metadata import COLUMNS, clip_paths
 from pipeline.errors import UserError
 from pipeline.params import DatasetName, DatasetParams
 
@@ -49,13 +49,13 @@ def row(table: pd.DataFrame, path: str) -> tuple[Any, ...]:
 
 def test_the_real_esc10_is_read_whole(esc10: Path) -> None:
     table = read("esc10", esc10)
-    datasets.check(table)
+    prepare.check(table)
     assert list(table.columns) == COLUMNS
     assert len(table) == 400
     assert table["recording"].nunique() == 304
     assert table.groupby(["label", "fold"]).size().tolist() == [8] * 50
     assert row(table, "001 - Dog bark/1-100032-A.ogg") == ("dog_bark", 1, "100032", None)
-    content = datasets.content_hash(esc10, table["path"])
+    content = prepare.content_hash(esc10, table["path"])
     assert content == datasets.get("esc10").content
 
 
@@ -146,7 +146,7 @@ def own(root: Path, labels: str = "cat dog", recordings: int = 4, takes: int = 2
 
 def test_a_folder_gives_labels_and_even_folds_of_its_files(tmp_path: Path) -> None:
     table = read("folder", own(tmp_path, recordings=9, takes=1))
-    datasets.check(table)
+    prepare.check(table)
     assert table.groupby(["label", "fold"]).size().tolist() == [3] * 6
     assert table["recording"].is_unique
     pd.testing.assert_frame_equal(table, read("folder", tmp_path))
@@ -161,14 +161,14 @@ def test_a_name_that_no_table_can_hold_is_refused(name: bytes, tmp_path: Path) -
 
 def test_a_pattern_keeps_the_files_of_a_recording_in_one_fold(tmp_path: Path) -> None:
     table = read("folder", own(tmp_path), pattern=r"(?P<recording>.+)_\d\.wav$")
-    datasets.check(table)
+    prepare.check(table)
     assert table["recording"].nunique() == 8
     assert table.groupby("recording")["fold"].nunique().max() == 1
 
 
 def test_a_pattern_can_name_the_folds(tmp_path: Path) -> None:
     table = read("folder", own(tmp_path), pattern=r"(?P<recording>day(?P<fold>\d))")
-    datasets.check(table)
+    prepare.check(table)
     assert row(table, "dog/day2_1.wav") == ("dog", 2, "day2", None)
 
 
@@ -225,7 +225,7 @@ def test_a_wrong_pattern_is_one_sentence(pattern: str, sentence: str, tmp_path: 
     [
         (["file,fold", "dog/day0_0.wav,1"], "no column 'path'"),
         (["path,fold", "dog/day0_0.wav,first"], "'first', which is not a whole number"),
-        (["path,fold", "dog/day0_0.wav,1"], "has no fold although other clips have"),
+        (["path,fold", "dog/day0_0.wav,1"], "has no fold, but other clips have one"),
         (["path,label", *["dog/day0_0.wav,dog"] * 2], "lists dog/day0_0.wav twice"),
         (["path,label", "../dog.wav,dog"], "leads out of its folder"),
         (["path,label", '"dog'], "cannot be read as a CSV file"),
@@ -258,7 +258,7 @@ GOOD = [(label, fold, f"{label}{fold}") for label in ("cat", "dog") for fold in 
     ("clips", "sentence"),
     [
         (table(), "No clip can be used"),
-        (table(*GOOD[:3]), "the only label is cat"),
+        (table(*GOOD[:3]), "The only label is cat"),
         (table(*GOOD, ("cat", None, "cat9")), "6.wav has a label but no fold"),
         (table(*GOOD, ("cat", 3, "dog1")), "recording dog1 is in 2 folds"),
         (table(*GOOD[:2], *GOOD[3:5]), "in 2 folds and 3 are needed"),
@@ -267,7 +267,7 @@ GOOD = [(label, fold, f"{label}{fold}") for label in ("cat", "dog") for fold in 
 )
 def test_what_cannot_be_split_is_refused(clips: pd.DataFrame, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        datasets.check(clips)
+        prepare.check(clips)
 
 
 def test_every_dataset_says_where_it_is_from_and_under_which_terms() -> None:

@@ -227,7 +227,7 @@ def test_a_label_that_loses_its_clips_stops_the_stage(setup: Setup) -> None:
     for number in range(3):
         (sounds / f"dog/{number}.wav").write_bytes(b"")
     setup(max_rejected=1.0)
-    with pytest.raises(UserError, match="the only label is cat"):
+    with pytest.raises(UserError, match="The only label is cat"):
         download.main()
 
 
@@ -283,17 +283,20 @@ def test_an_archive_is_a_source(as_url: bool, setup: Setup, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({}, "sounds is missing: put one sub-folder a label there, or correct dataset.source"),
-        ({"source": "empty"}, "no labelled clips in empty: put one sub-folder a label"),
+        ({}, "sounds is missing: make it with one sub-folder per label, or correct dataset.source"),
+        ({"source": "empty"}, "no labelled clips in empty: make one sub-folder per label"),
         ({"source": "none.zip"}, "none.zip is missing"),
         ({"source": "s3://bucket/sounds.zip"}, "dataset.source cannot be a s3 address"),
         ({"source": "http://127.0.0.1:9/a.zip"}, "cannot be reached"),
         ({"source": "note.zip"}, "note.zip cannot be unpacked"),
         ({"source": "note.zip", "sha256": "0" * 64}, "note.zip does not match dataset.sha256"),
         ({"source": "empty", "sha256": "0" * 64}, "is for an archive"),
-        ({"source": "."}, "must not be, hold or lie in data/audio"),
-        ({"source": "data/audio/dog"}, "must not be, hold or lie in data/audio"),
-        ({"source": "one"}, "the only label is dog"),
+        ({"source": "."}, "must be neither data/audio nor a folder inside or around it"),
+        (
+            {"source": "data/audio/dog"},
+            "must be neither data/audio nor a folder inside or around it",
+        ),
+        ({"source": "one"}, "The only label is dog"),
         ({"name": "urbansound8k", "source": "one"}, "metadata/UrbanSound8K.csv is missing"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import params
 from pipeline.data.datasets import urbansound8k
-from pipeline.data.prepare import generate
+from pipeline.data.source import generate
 from pipeline.data.split import by_fold
 from pipeline.errors import UserError
 from pipeline.evaluation import duplicates, protocols
@@ -134,7 +134,7 @@ def test_a_random_split_of_recordings_is_refused_outside_the_leak_check(
 ) -> None:
     index, _ = generated
     torn = protocols.shuffled(index, seed=1).assign(recording=index["recording"])
-    with pytest.raises(UserError, match="stands on two sides of the split"):
+    with pytest.raises(UserError, match="is in two parts of the split"):
         by_fold(torn, 1)
 
 

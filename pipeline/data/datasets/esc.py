@@ -1,11 +1,12 @@
-"""ESC-10 and ESC-50: clips of 5 s in five folds, cut from Freesound's recordings."""
+"""Read ESC-10 and ESC-50: clips of 5 s in five folds, cut from recordings on Freesound."""
 
 import re
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from pipeline.data.datasets.reading import clip_paths, metadata, whole_numbers, with_unlisted
+from pipeline.data.datasets import metadata
+from pipeline.data.datasets.metadata import clip_paths, whole_numbers, with_unlisted
 from pipeline.params import DatasetParams
 
 ESC10_MARK = "001 - Dog bark"
@@ -16,19 +17,19 @@ _CLIP = re.compile(r"(?P<fold>\d+)-(?P<recording>\d+)-[A-Z]\.ogg")
 
 
 def read_esc10(root: Path, params: DatasetParams) -> pd.DataFrame:  # noqa: ARG001
-    """Read ``001 - Dog bark/1-100032-A.ogg``: class, fold, Freesound id, take.
+    """Read file names like ``001 - Dog bark/1-100032-A.ogg``: class, fold, Freesound id, take.
 
     Parameters
     ----------
     root : Path
         The folder that holds the ten class folders.
     params : DatasetParams
-        Not used; every reader has it.
+        Not used; all readers take it.
 
     Returns
     -------
     DataFrame
-        As :meth:`pipeline.data.datasets.Dataset.clips`.
+        See :meth:`pipeline.data.datasets.Dataset.clips`.
     """
     rows = []
     for path in clip_paths(root):
@@ -43,26 +44,26 @@ def read_esc10(root: Path, params: DatasetParams) -> pd.DataFrame:  # noqa: ARG0
 
 
 def read_esc50(root: Path, params: DatasetParams) -> pd.DataFrame:  # noqa: ARG001
-    """Read ``meta/esc50.csv``; the clips are ``audio/*.wav``.
+    """Read ``meta/esc50.csv``, which lists ``audio/*.wav``.
 
     Parameters
     ----------
     root : Path
         The folder that holds ``audio`` and ``meta``.
     params : DatasetParams
-        Not used; every reader has it.
+        Not used; all readers take it.
 
     Returns
     -------
     DataFrame
-        As :meth:`pipeline.data.datasets.Dataset.clips`.
+        See :meth:`pipeline.data.datasets.Dataset.clips`.
 
     Raises
     ------
     UserError
-        When the metadata are missing or damaged.
+        When the metadata is missing or damaged.
     """
-    rows = metadata(root / ESC50_MARK, ["filename", "fold", "category", "src_file"])
+    rows = metadata.read(root / ESC50_MARK, ["filename", "fold", "category", "src_file"])
     table = pd.DataFrame(
         {
             "path": "audio/" + rows["filename"],

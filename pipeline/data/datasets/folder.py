@@ -1,27 +1,29 @@
-"""Anyone's own recordings: one sub-folder a label."""
+"""Read a folder of your own recordings with one sub-folder per label."""
 
 import re
 from pathlib import Path
 
 import pandas as pd
 
-from pipeline.data.datasets.reading import clip_paths, metadata, whole_numbers
+from pipeline.data.datasets import metadata
+from pipeline.data.datasets.metadata import clip_paths, whole_numbers
 from pipeline.errors import UserError
 from pipeline.params import DatasetParams
 
 TABLE = "clips.csv"
-"""Optional, in the folder: ``path`` and any of ``label``, ``fold`` and ``recording``."""
+"""Optional table in the folder, with ``path`` and any of ``label``, ``fold``, ``recording``."""
 
 _GIVEN = ["label", "fold", "recording"]
 
 
 def read(root: Path, params: DatasetParams) -> pd.DataFrame:
-    """Read a folder with one sub-folder a label.
+    """Read a folder with one sub-folder per label.
 
-    What ``clips.csv`` says of a clip comes first, then what ``dataset.folder.pattern``
-    finds in its path. Without either, the label is the first folder of the path and every
-    file a recording of its own. Folds that nobody names are made: recordings stay whole,
-    labels are spread evenly, and the same files always give the same folds.
+    The label, fold and recording of a clip come from ``clips.csv``; what it does not give comes
+    from ``dataset.folder.pattern``, applied to the path. Otherwise the label is the first folder of
+    the path, and every file counts as a recording of its own. If no clip has a fold, folds are made
+    so that recordings stay whole and labels are spread evenly; the same files always give the same
+    folds.
 
     Parameters
     ----------
@@ -33,13 +35,13 @@ def read(root: Path, params: DatasetParams) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        As :meth:`pipeline.data.datasets.Dataset.clips`.
+        See :meth:`pipeline.data.datasets.Dataset.clips`.
 
     Raises
     ------
     UserError
-        When ``clips.csv`` or the pattern is wrong, folds are given for some clips only, or
-        there are not enough recordings to make the folds of.
+        When ``clips.csv`` or the pattern is wrong, when only some clips have a fold, or when a
+        label has fewer recordings than there are folds.
     """
     paths = clip_paths(root)
     table = pd.DataFrame(index=pd.Index(paths, name="path"), columns=_GIVEN, dtype="str")
@@ -47,7 +49,7 @@ def read(root: Path, params: DatasetParams) -> pd.DataFrame:
     if params.folder.pattern is not None:
         table.update(_matches(paths, params.folder.pattern))
     if (root / TABLE).is_file():
-        rows = metadata(root / TABLE, ["path"])
+        rows = metadata.read(root / TABLE, ["path"])
         if rows["path"].duplicated().any():
             path = rows["path"][rows["path"].duplicated()].iloc[0]
             raise UserError(f"{TABLE} lists {path} twice.")
@@ -62,7 +64,9 @@ def read(root: Path, params: DatasetParams) -> pd.DataFrame:
     given = table.loc[usable, "fold"].notna()
     if given.any() and not given.all():
         path = table.loc[usable, "path"][~given].iloc[0]
-        raise UserError(f"{path} has no fold although other clips have: name it for all or none.")
+        raise UserError(
+            f"{path} has no fold, but other clips have one: give a fold to all clips or to none."
+        )
     if len(table.loc[usable, "label"].unique()) > 1 and not given.any():
         table.loc[usable, "fold"] = _make_folds(table[usable], params.folder.folds)
     return table
@@ -78,13 +82,13 @@ def _matches(paths: list[str], pattern: str) -> pd.DataFrame:
     groups = expression.groupindex.keys()
     if not groups or groups - {"recording", "fold"}:
         raise UserError(
-            "dataset.folder.pattern needs a group named recording or fold, and no other,"
-            " as in '(?P<recording>.+)_[0-9]+'."
+            "dataset.folder.pattern needs a group named recording or fold, or both, and no other"
+            " group, as in '(?P<recording>.+)_[0-9]+'."
         )
     found = []
     for path in paths:
         match = expression.search(path)
-        # To take it for a recording of its own could put one recording on two sides.
+        # Counting it as a recording of its own could put one recording into two folds.
         if match is None:
             raise UserError(f"dataset.folder.pattern does not match {path}.")
         found.append(match.groupdict())
@@ -92,15 +96,15 @@ def _matches(paths: list[str], pattern: str) -> pd.DataFrame:
 
 
 def _make_folds(table: pd.DataFrame, folds: int) -> pd.Series:
-    """Spread whole recordings over folds, each label as evenly as it goes."""
+    """Spread whole recordings over folds, with each label as evenly as possible."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     recordings = table.groupby("label")["recording"].nunique()
     if recordings.min() < folds:
         label, count = recordings.idxmin(), recordings.min()
         raise UserError(
-            f"The label {label} has {count} recordings, too few for {folds} folds: add some, or"
-            " lower dataset.folder.folds (3 at least)."
+            f"The label {label} has {count} recordings, too few for {folds} folds: add recordings,"
+            " or lower dataset.folder.folds (to at least 3)."
         )
     made = pd.Series(0, index=table.index, dtype="Int64")
     split = StratifiedGroupKFold(folds).split(table, table["label"], table["recording"])

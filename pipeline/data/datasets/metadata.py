@@ -1,4 +1,4 @@
-"""What the readers share: tables of metadata."""
+"""Read what datasets say about their clips: file names and tables of metadata."""
 
 import csv
 from collections.abc import Iterable, Iterator
@@ -10,11 +10,11 @@ from pipeline.errors import UserError
 from pipeline.sound.decoding import sound_files
 
 COLUMNS = ["path", "label", "fold", "recording", "salience"]
-"""Of every reader's table; a missing label, fold or recording is null."""
+"""Columns of every dataset's table. An unknown value is null."""
 
 
 def clip_paths(root: Path, below: str = ".") -> list[str]:
-    """List the clips below a folder, as :func:`sound_files`, where every name is one for a table.
+    """List the clips below a folder, as :func:`pipeline.sound.decoding.sound_files` does.
 
     Raises
     ------
@@ -32,35 +32,55 @@ def check_names(names: Iterable[str]) -> None:
     Parameters
     ----------
     names : iterable of str
-        As Python gives them: bytes that are not UTF-8 are lone surrogates.
+        As Python returns them: bytes that are not UTF-8 are lone surrogates.
 
     Raises
     ------
     UserError
-        When a name is not UTF-8 or holds a control character, such as a carriage return.
+        When a name is not UTF-8 or contains a control character, such as a carriage return.
     """
     for name in names:
-        if any(letter < " " or "\ud800" <= letter <= "\udfff" for letter in name):
+        if not _fits_a_table(name):
             raise UserError(
-                f"The file name {name!a} is not UTF-8 or holds a control character: rename the"
+                f"The file name {name!a} is not UTF-8 or contains a control character: rename the"
                 " file."
             )
 
 
-def metadata(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """Read a table of metadata as text.
+def check_text(values: Iterable[str], column: str) -> None:
+    """Refuse values of `column` that a table of clips cannot hold.
+
+    Raises
+    ------
+    UserError
+        When a value contains a control character, such as a line break.
+    """
+    for value in values:
+        if not _fits_a_table(value):
+            raise UserError(
+                f"The {column} {value!a} contains a control character, such as a line break:"
+                " remove it."
+            )
+
+
+def _fits_a_table(text: str) -> bool:
+    return not any(letter < " " or "\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """Read a table of metadata; all of it is text, also what looks like numbers.
 
     Parameters
     ----------
     path : Path
-        A CSV file with a line of column names.
+        A CSV file whose first line names the columns.
     columns : iterable of str
-        Columns that have to be there.
+        Columns that the table must have.
 
     Returns
     -------
     DataFrame
-        Text, stripped; empty cells are null.
+        Text without spaces around it; empty cells are null.
 
     Raises
     ------
@@ -69,12 +89,12 @@ def metadata(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         than columns.
     """
     try:
-        # pandas would take a surplus cell for the row's name, and move all others
+        # pandas would take a surplus cell for the name of the row and shift all others
         _refuse_surplus_cells(path)
         # Only an empty cell is null: "None" may be a label.
         table = pd.read_csv(path, dtype="str", encoding="utf-8-sig", keep_default_na=False)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: the dataset is not complete.") from None
+        raise UserError(f"{path} is missing: the dataset is incomplete.") from None
     except (ValueError, OSError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a CSV file: {error}.") from None
     for column in columns:
@@ -84,7 +104,7 @@ def metadata(path: Path, columns: Iterable[str]) -> pd.DataFrame:
 
 
 def line_of(path: Path, row: int) -> int:
-    """Find the line in which a row of :func:`metadata` begins.
+    """Find the line of the file in which a row of :func:`read` begins.
 
     Parameters
     ----------
@@ -96,18 +116,18 @@ def line_of(path: Path, row: int) -> int:
     Returns
     -------
     int
-        As an editor counts: blank lines count, and the line of column names is one.
+        The line number that an editor shows: blank lines count, and the column names are in line 1.
     """
     return [line for line, _ in _records(path)][row + 1]
 
 
 def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield where every record begins, and its cells; the first one names the columns."""
+    """Yield the line in which each record begins, and its cells; the first one names columns."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
         line = 1
         for cells in reader:
-            # what pandas takes for a blank line: a quoted nothing is none
+            # pandas skips a blank line, but not a line with an empty cell in quotes
             if cells and not (len(cells) == 1 and cells[0] and not cells[0].strip(" \t")):
                 yield line, cells
             line = reader.line_num + 1
@@ -120,7 +140,7 @@ def _refuse_surplus_cells(path: Path) -> None:
         if len(cells) > len(columns):
             raise UserError(
                 f"{path} has {len(cells)} cells in line {line} but {len(columns)} columns: put the"
-                f" {columns[-1]}, or whichever text holds a comma, in double quotes."
+                f" {columns[-1]}, or whichever text contains a comma, in double quotes."
             )
 
 
@@ -132,12 +152,12 @@ def whole_numbers(cells: pd.Series, where: str) -> pd.Series:
     cells : Series
         Text or null.
     where : str
-        What to call the cells in the message.
+        What the error message calls the cells.
 
     Returns
     -------
     Series
-        Of pandas' nullable integers.
+        Pandas' nullable integers.
 
     Raises
     ------
@@ -146,12 +166,12 @@ def whole_numbers(cells: pd.Series, where: str) -> pd.Series:
     """
     wrong = cells.dropna()[lambda text: ~text.str.fullmatch(r"[+-]?\d{1,9}")]
     if len(wrong):
-        raise UserError(f"{where} holds {wrong.iloc[0]!r}, which is not a whole number.")
+        raise UserError(f"{where} contains {wrong.iloc[0]!r}, which is not a whole number.")
     return cells.astype("Int64")
 
 
 def with_unlisted(table: pd.DataFrame, root: Path, below: str) -> pd.DataFrame:
-    """Add the clips that lie in a folder but not in the table, without a label.
+    """Add, without a label, the clips in a folder that the table does not list.
 
     Parameters
     ----------
