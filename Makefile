@@ -33,7 +33,7 @@ ui: $(BIN)/.installed ## open the MLflow UI on http://127.0.0.1:5000 (PORT=5001:
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI) --host 127.0.0.1 --port $(PORT)
 
 package: $(BIN)/.installed ## make the serving bundle of the champion in bundle/
-	python -m pipeline package $(if $(value VERSION),"$$VERSION")
+	python -m pipeline package $(if $(value VERSION),"$$VERSION") $(if $(EXAMPLES),--examples)
 
 serve: PORT ?= 3000
 serve: package ## serve the champion on http://127.0.0.1:3000 (PORT=3001: there)

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline import params
+from pipeline.sound.examples import Example
 from pipeline.sound.features import FeatureSpec, extract, make_spec, statistics
 
 if TYPE_CHECKING:
@@ -121,5 +122,5 @@ def pack(trained: Trained, folder: Path) -> None:
         },
         clips=trained.clips,
         reference=reference,
-        examples={label: sound(label, 1000) for label in LABELS},
+        examples={label: Example(sound(label, 1000)) for label in LABELS},
     )

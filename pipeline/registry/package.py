@@ -1,19 +1,20 @@
-"""A registered model as a serving bundle: what the service needs, and nothing of what trained it.
+"""Write a registered model as a serving bundle, which the service loads.
 
-    python -m pipeline package [VERSION_OR_ALIAS]
+    python -m pipeline package [VERSION_OR_ALIAS] [--examples | --no-examples]
 
-The bundle is written only when LiteRT gives the same answers as Keras.
+The bundle is written only if LiteRT and Keras give the same predictions. The service's page offers
+the bundle's example clips to anybody who can reach it. They are test clips, so by default a bundle
+for a dataset of your own (``dataset.name: folder``) has none.
 """
 
 import argparse
 import contextlib
 import hashlib
 import io
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import mlflow
@@ -29,8 +30,8 @@ from pipeline.errors import UserError
 from pipeline.registry import champions
 from pipeline.serving import bundle, classifier, drift
 from pipeline.serving.classifier import Classifier
-from pipeline.sound.examples import load as load_examples
-from pipeline.sound.examples import write as write_examples
+from pipeline.sound import examples as example_clips
+from pipeline.sound.examples import Example
 from pipeline.sound.features import CHUNK, FeatureSpec, extract, normalise, windows
 from pipeline.tracking import store
 
@@ -42,22 +43,34 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-5
 """Largest difference of a probability between LiteRT and Keras."""
 
+PRIVATE = "folder"
+"""The dataset whose clips are published only on request: people's own recordings."""
+
+FREESOUND = ("esc10", "esc50", "urbansound8k")
+"""Datasets whose recordings are named by their number at Freesound."""
+
+CHANGES = f"converted to mono WAV, at most {example_clips.SECONDS:g} s"
+"""How an example differs from the clip that it is made from; the licences require it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Features, index and clips that the version was made from, where they are on this machine."""
+    """Features and index that the version was trained and tested with, if this machine has them."""
 
     array: "Floats"
     index: pd.DataFrame
 
 
-def main(wanted: str = champions.CHAMPION) -> str:
-    """Make the bundle of a version.
+def main(wanted: str = champions.CHAMPION, publish: bool | None = None) -> str:
+    """Write the bundle of a model version.
 
     Parameters
     ----------
     wanted : str
-        An alias, or the number of a version.
+        An alias or a version number.
+    publish : bool, optional
+        Whether the bundle has example clips. If left out, it has them unless the dataset is
+        :data:`PRIVATE`.
 
     Returns
     -------
@@ -67,20 +80,22 @@ def main(wanted: str = champions.CHAMPION) -> str:
     Raises
     ------
     UserError
-        When there is no such version, or when its export does not answer as it does.
+        If there is no such version, or if LiteRT and Keras differ.
     """
     name = params.load().register_.name
     client = store.connect()
     version = champions.find(client, name, wanted)
     with tempfile.TemporaryDirectory() as temporary:
-        # where in it the model is depends on how it was registered
+        # how the version was registered decides where in it the model is
         fetched = Path(fetch(f"models:/{name}/{version.version}", Path(temporary)))
         held = next((file.parent for file in fetched.rglob("MLmodel")), fetched)
         network = _load(held / "data" / "model.keras")
         spec = FeatureSpec.load(held / "extra_files" / paths.MODEL_SPEC.name)
-        dataset = json.loads((held / "extra_files" / paths.DATASET.name).read_text("utf-8"))
+        dataset = tables.read_json(held / "extra_files" / paths.DATASET.name)
         predictions = _predictions(version, Path(temporary))
-        clips = _examples(version, Path(temporary), spec)
+        examples = _examples(version, Path(temporary), spec)
+    if publish is None:
+        publish = dataset["name"] != PRIVATE
     material = find_material(version)
     described = card(client, version, dataset, spec)
     checked = write(
@@ -88,12 +103,16 @@ def main(wanted: str = champions.CHAMPION) -> str:
         network,
         spec,
         described,
-        clips=example_windows(clips, spec) if material is None else test_windows(material, version),
+        clips=test_windows(material, version) if material else example_windows(examples, spec),
         reference=reference(material, predictions, described["labels"]),
-        examples=clips,
+        examples=examples if publish else {},
     )
     size = sum(file.stat().st_size for file in paths.BUNDLE.rglob("*") if file.is_file())
-    return f"{name} version {version.version} -> {paths.BUNDLE}/, {size / 1e6:.1f} MB; {checked}"
+    shipped = f"{len(examples)} example clips" if publish else "no example clips"
+    return (
+        f"{name} version {version.version} -> {paths.BUNDLE}/, {size / 1e6:.1f} MB, {shipped};"
+        f" {checked}"
+    )
 
 
 def fetch(source: str, folder: Path) -> str:
@@ -102,21 +121,21 @@ def fetch(source: str, folder: Path) -> str:
     Raises
     ------
     UserError
-        When the store does not have them.
+        If the store does not have them.
     """
     try:
         return str(mlflow.artifacts.download_artifacts(source, dst_path=str(folder)))
     except (MlflowException, OSError) as error:
         raise UserError(
-            f"{source} cannot be had from the store at {store.address()}"
-            f" ({type(error).__name__}): its artifacts were moved or deleted."
+            f"{source} cannot be downloaded from the store at {store.address()}"
+            f" ({type(error).__name__}): were its artifacts moved or deleted?"
         ) from error
 
 
 def card(
     client: MlflowClient, version: ModelVersion, dataset: dict[str, Any], spec: FeatureSpec
 ) -> dict[str, Any]:
-    """Tell what the model is, for people: ``GET /model`` answers with it.
+    """Describe the model for people; ``GET /model`` returns this description.
 
     Parameters
     ----------
@@ -137,10 +156,10 @@ def card(
         "name": version.name,
         "version": str(version.version),
         "aliases": sorted(version.aliases),
-        # its first paragraph; the rest is the model card
+        # the first paragraph; the rest is the model card
         "description": (version.description or "").partition("\n\n")[0],
         "labels": dataset["labels"],
-        # without one, as of a version made elsewhere, everything is answered
+        # a version made elsewhere has none, so every prediction counts as known
         "threshold": figures.get("test_threshold", 0.0),
         "metrics": {
             key.removeprefix("test_"): value
@@ -154,7 +173,10 @@ def card(
 
 
 def find_material(version: ModelVersion) -> Material | None:
-    """Find the features that the version was trained and tested with, known by their hash."""
+    """Return the features that the version was trained with if this machine has them.
+
+    Their hash tells whether they are the same.
+    """
     wanted = version.tags.get("lineage.features_md5")
     try:
         with paths.FEATURES.open("rb") as file:
@@ -170,35 +192,45 @@ def find_material(version: ModelVersion) -> Material | None:
 
 
 def test_windows(material: Material, version: ModelVersion) -> "Floats":
-    """Features of the fold that the version was tested on, shape (windows, bands, frames)."""
+    """Select the features of the version's test fold.
+
+    Returns
+    -------
+    array, shape (windows, bands, frames), float32
+    """
     fold = int(version.tags["split.test_fold"])
     return np.asarray(material.array[np.flatnonzero(material.index["fold"] == fold)])
 
 
-def example_windows(clips: "Mapping[str, Floats]", spec: FeatureSpec) -> "Floats | None":
-    """Features of the examples, of as many as there are; shape (windows, bands, frames)."""
-    pieces = [piece for clip in clips.values() for piece in windows(clip, spec)]
+def example_windows(examples: Mapping[str, Example], spec: FeatureSpec) -> "Floats | None":
+    """Extract the features of the examples.
+
+    Returns
+    -------
+    array, shape (windows, bands, frames), float32
+        None if there are no examples.
+    """
+    pieces = [piece for held in examples.values() for piece in windows(held.waveform, spec)]
     return np.stack([extract(piece, spec) for piece in pieces]) if pieces else None
 
 
 def reference(
     material: Material | None, predictions: pd.DataFrame | None, labels: list[str]
 ) -> dict[str, Any]:
-    """Histograms that drift is measured against.
+    """Compute the histograms that drift is measured against.
 
     Parameters
     ----------
     material : Material or None
-        What sound is like: the quantities of all clips, each by its first window.
+        Gives the distribution of the sound's properties, from the first window of each clip.
     predictions : DataFrame or None
-        What answers are like: confidences and labels on the test clips, which the model had
-        not seen.
+        Gives the distribution of confidences and labels, from the test clips.
     labels : list of str
 
     Returns
     -------
     dict
-        Without the quantities that nothing is known of.
+        Histograms by quantity; a quantity whose source is None is left out.
     """
     held: dict[str, Any] = {}
     if material is not None:
@@ -220,35 +252,34 @@ def write(
     *,
     clips: "Floats | None" = None,
     reference: Mapping[str, Any] | None = None,
-    examples: "Mapping[str, Floats] | None" = None,
+    examples: Mapping[str, Example] | None = None,
 ) -> str:
-    """Export a network, hold it against Keras, and write the bundle: whole or not at all.
+    """Export a network, compare it with Keras, and write the bundle completely or not at all.
 
     Parameters
     ----------
     folder : Path
-        Is replaced.
+        It is replaced.
     network : keras.Model
     spec : FeatureSpec
     described : dict
         See :func:`card`.
-    clips : array, shape (windows, bands, frames), optional
-        Features, not normalised, on which the export has to answer as Keras does; noise takes
-        their place.
+    clips : array, shape (windows, bands, frames), float32, optional
+        Features, not normalised, on which LiteRT and Keras are compared; noise if left out.
     reference : dict, optional
         See :func:`reference`.
     examples : dict, optional
-        Waveforms by label; see :mod:`pipeline.sound.examples`.
+        Clips to publish, by label.
 
     Returns
     -------
     str
-        What was compared, and how far it differed.
+        What was compared, and the largest difference.
 
     Raises
     ------
     UserError
-        When LiteRT and Keras differ.
+        If LiteRT and Keras differ.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".bundle-", dir=folder.parent) as temporary:
@@ -258,14 +289,48 @@ def write(
         spec.save(made / bundle.SPEC)
         exported = Classifier((made / bundle.MODEL).read_bytes(), spec, described)
         checked = compare(network, exported, clips)
-        named = write_examples(made / bundle.EXAMPLES, examples or {}, spec.sample_rate)
-        _write_json(made / bundle.REFERENCE, reference or {})
-        held = {"examples": named, "checked": checked, "checksums": bundle.checksums(made)}
-        _write_json(made / bundle.CARD, {**described, **held})
+        examples = examples or {}
+        named = example_clips.write(made / bundle.EXAMPLES, examples, spec.sample_rate)
+        dataset = described.get("dataset", {})
+        listed = [
+            {"label": label, "file": file, "attribution": attribution(dataset, examples[label])}
+            for label, file in named.items()
+        ]
+        tables.write_json(made / bundle.REFERENCE, reference or {})
+        held = {"examples": listed, "checked": checked, "checksums": bundle.checksums(made)}
+        tables.write_json(made / bundle.CARD, {**described, **held})
         if folder.exists():
             folder.rename(Path(temporary) / "before")
         made.rename(folder)
     return checked
+
+
+def attribution(dataset: Mapping[str, Any], example: Example) -> dict[str, str] | None:
+    """Return the credit that the licence of a clip requires.
+
+    Parameters
+    ----------
+    dataset : dict
+        ``name``, ``title``, ``license`` and ``homepage``.
+    example : Example
+
+    Returns
+    -------
+    dict
+        The fields of :class:`pipeline.serving.schema.Attribution`; None if the licence is not one
+        of Creative Commons that requires attribution (CC BY and its variants).
+    """
+    if not str(dataset.get("license")).startswith("CC BY"):
+        return None
+    found = dataset["name"] in FREESOUND and example.recording
+    return {
+        "clip": PurePosixPath(example.path).name,
+        "source": f"https://freesound.org/s/{example.recording}/" if found else "",
+        "dataset": dataset["title"],
+        "homepage": dataset["homepage"],
+        "license": dataset["license"],
+        "changes": CHANGES,
+    }
 
 
 def export(network: "keras.Model", path: Path) -> None:
@@ -279,23 +344,23 @@ def export(network: "keras.Model", path: Path) -> None:
 
 
 def compare(network: "keras.Model", exported: Classifier, clips: "Floats | None") -> str:
-    """Hold the export against Keras.
+    """Compare the predictions of LiteRT and Keras.
 
     Returns
     -------
     str
-        On what, and how far the probabilities differed.
+        What was compared, and the largest difference of a probability.
 
     Raises
     ------
     UserError
-        When a clip gets another label or a probability differs by more than 1e-5.
+        If a window gets another label or a probability differs by more than 1e-5.
     """
     spec = exported.spec
     if clips is None:
         noise = np.random.default_rng(0).standard_normal((32, spec.samples), np.float32)
         clips = np.stack([extract(window, spec) for window in noise])
-        on = f"{len(clips)} windows of noise, for the test clips are not on this machine"
+        on = f"{len(clips)} windows of noise, because this machine does not have the test clips"
     else:
         on = f"{len(clips)} test windows"
     largest = 0.0
@@ -303,21 +368,16 @@ def compare(network: "keras.Model", exported: Classifier, clips: "Floats | None"
         chunk = clips[first : first + CHUNK]
         expected = network.predict(normalise(chunk, spec)[..., None], verbose=0)
         answered = exported.infer(chunk)
-        # unlike max(), it keeps what is not a number
+        # unlike max(), it keeps NaN
         largest = float(np.maximum(largest, np.abs(expected - answered).max()))
         other = int((expected.argmax(axis=1) != answered.argmax(axis=1)).sum())
         if other or not largest <= TOLERANCE:
             raise UserError(
-                f"the exported model is not the registered one: {other} of {len(chunk)} windows"
-                f" get another label and a probability differs by {largest:.1e}; no bundle is"
-                " made of it."
+                f"the exported model differs from the registered one: {other} of {len(chunk)}"
+                f" windows get another label, and a probability differs by {largest:.1e}. No bundle"
+                " was written."
             )
     return f"LiteRT equals Keras on {on} (largest difference {largest:.0e})"
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    path.write_text(text, encoding="utf-8")
 
 
 def _load(path: Path) -> "keras.Model":
@@ -327,34 +387,43 @@ def _load(path: Path) -> "keras.Model":
 
 
 def _predictions(version: ModelVersion, folder: Path) -> pd.DataFrame | None:
-    """Fetch what the evaluation said of the test clips from the training run."""
+    """Download the predictions for the test clips from the training run."""
     if not version.run_id:
         return None
     try:
         file = fetch(f"runs:/{version.run_id}/{paths.PREDICTIONS.name}", folder)
     except UserError:
-        return None  # the version was made without our evaluation
+        return None  # a version made elsewhere has no evaluation of ours
     return tables.read(Path(file))
 
 
-def _examples(version: ModelVersion, folder: Path, spec: FeatureSpec) -> "dict[str, Floats]":
-    """Fetch the example clips from the training run."""
+def _examples(version: ModelVersion, folder: Path, spec: FeatureSpec) -> dict[str, Example]:
+    """Download the example clips from the training run."""
     if not version.run_id:
         return {}
     try:
         source = f"runs:/{version.run_id}/{paths.EXAMPLES.name}"
-        return load_examples(Path(fetch(source, folder)), spec.sample_rate)
+        return example_clips.load(Path(fetch(source, folder)), spec.sample_rate)
     except UserError:
-        return {}  # the version was made without our evaluation
+        return {}  # a version made elsewhere has no evaluation of ours
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m pipeline package``."""
     parser.add_argument(
-        "version", nargs="?", default=champions.CHAMPION, help="a version's number or alias"
+        "version",
+        nargs="?",
+        default=champions.CHAMPION,
+        help="a version number or alias (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--examples",
+        action=argparse.BooleanOptionalAction,
+        help="publish one test clip per label on the service's page (default: yes, but no if the"
+        " dataset is a folder of your own recordings)",
     )
 
 
 def run(options: argparse.Namespace) -> str:
     """Run the command with its options."""
-    return main(options.version)
+    return main(options.version, options.examples)

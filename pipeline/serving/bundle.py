@@ -56,6 +56,8 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         held = {field: card[field] for field in FIELDS}
+        if not isinstance(card["examples"], list):  # before examples had an attribution
+            raise KeyError("examples")
         found = checksums(folder)
         for name, checksum in dict(held["checksums"]).items():
             file = folder / name

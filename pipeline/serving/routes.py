@@ -157,8 +157,12 @@ def model_card(card: dict[str, Any], settings: Settings) -> ModelCard:
         **{key: card[key] for key in own},
         limits=settings.limits(),
         examples=[
-            Example(label=label, url=f"/examples/{quote(name)}")
-            for label, name in card["examples"].items()
+            Example(
+                label=example["label"],
+                url=f"/examples/{quote(example['file'])}",
+                attribution=example["attribution"],
+            )
+            for example in card["examples"]
         ],
     )
 
@@ -167,7 +171,8 @@ def model(card: dict[str, Any], settings: Settings) -> APIRouter:
     """Make the routes that describe the model and serve its example clips."""
     router = APIRouter(tags=["model"])
     described = model_card(card, settings)
-    files = {name: settings.bundle / EXAMPLES / name for name in card["examples"].values()}
+    names = [example["file"] for example in card["examples"]]
+    files = {name: settings.bundle / EXAMPLES / name for name in names}
 
     @router.get("/model", summary="Describe the model")
     async def describe() -> ModelCard:

@@ -99,11 +99,25 @@ class Answers(BaseModel):
     results: list[FileAnswer | FileError]
 
 
+class Attribution(BaseModel):
+    """The credit that the licence of a clip requires."""
+
+    clip: str = Field(description="The clip's file name in the dataset; empty if not known.")
+    source: str = Field(
+        description="Address of the recording that the clip was cut from; empty if not known."
+    )
+    dataset: str = Field(description="The dataset's title.")
+    homepage: str = Field(description="The dataset's homepage.")
+    license: str
+    changes: str = Field(description="How the example differs from the clip.")
+
+
 class Example(BaseModel):
     """A clip to try."""
 
     label: str
     url: str
+    attribution: Attribution | None = Field(description="Null if the licence requires none.")
 
 
 class ModelCard(BaseModel):

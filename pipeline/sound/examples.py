@@ -1,13 +1,16 @@
-"""Example clips of a model: of each label, the test clip that it is right about and most sure of.
+"""Choose, write and read example clips: the best recognised test clip of each label.
 
-The evaluation adds them to the training run, so that whoever packages a version needs none of its
-data. The page offers them to try, and a deployment is asked for them.
+The evaluation adds them to the training run, so that a version can be packaged without its
+dataset. The service's page offers them to try, and the smoke test of a deployment uses them.
 """
+
+from __future__ import annotations
 
 import contextlib
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,24 +27,42 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 SECONDS = 10.0
-"""Of an example, at most."""
+"""Maximum length of an example, in seconds."""
 
 INDEX = "index.json"
-"""Names the files of a folder of examples by label."""
+"""The file in a folder of examples that lists their files and sources by label."""
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A clip that shows what a label sounds like.
+
+    Attributes
+    ----------
+    waveform : array, shape (samples,), float32
+    path : str
+        The clip's path in the dataset; empty if it is not known.
+    recording : str
+        The recording that the clip was cut from; empty if it is not known.
+    """
+
+    waveform: Floats
+    path: str = ""
+    recording: str = ""
 
 
 def choose(predictions: pd.DataFrame) -> dict[str, str]:
-    """Choose a clip a label.
+    """Choose one clip per label: the correct one with the highest probability.
 
     Parameters
     ----------
     predictions : DataFrame
-        As :func:`pipeline.training.predictions.by_clip` makes it.
+        From :func:`pipeline.training.predictions.by_clip`.
 
     Returns
     -------
     dict
-        Path by label; without the labels of which no clip was recognised.
+        Paths by label. A label is missing if none of its clips was recognised.
     """
     chosen = {}
     right = predictions[predictions["label"] == predictions["predicted"]]
@@ -52,39 +73,76 @@ def choose(predictions: pd.DataFrame) -> dict[str, str]:
 
 
 def save(folder: Path, predictions: pd.DataFrame, rate: int) -> None:
-    """Write the chosen clips and their index into a folder of its own.
+    """Write the chosen clips and their index into a folder.
 
     Parameters
     ----------
     folder : Path
-        Is replaced.
+        It is replaced.
     predictions : DataFrame
-        See :func:`choose`; paths are relative to the dataset's audio.
+        See :func:`choose`; also with ``recording``. Paths are relative to the dataset's audio.
     rate : int
         Sample rate in hertz.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    waveforms = {}
+    recordings = dict(zip(predictions["path"], predictions["recording"], strict=True))
+    examples = {}
     for label, path in choose(predictions).items():
         with contextlib.suppress(decoding.AudioError):
-            waveforms[label] = decoding.load(paths.AUDIO / path, rate, SECONDS)
-    named = write(folder, waveforms, rate)
-    text = json.dumps(named, indent=2, ensure_ascii=False) + "\n"
+            waveform = decoding.load(paths.AUDIO / path, rate, SECONDS)
+            examples[label] = Example(waveform, path, str(recordings[path]))
+    named = write(folder, examples, rate)
+    index = {
+        label: {"file": name, "path": examples[label].path, "recording": examples[label].recording}
+        for label, name in named.items()
+    }
+    text = json.dumps(index, indent=2, ensure_ascii=False) + "\n"
     (folder / INDEX).write_text(text, encoding="utf-8")
 
 
-def load(folder: Path, rate: int) -> dict[str, "Floats"]:
-    """Read what :func:`save` wrote: waveforms by label."""
-    named = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    return {label: decoding.load(folder / name, rate, SECONDS) for label, name in named.items()}
+def load(folder: Path, rate: int) -> dict[str, Example]:
+    """Read the examples that :func:`save` wrote.
+
+    Parameters
+    ----------
+    folder : Path
+    rate : int
+        Sample rate in hertz.
+
+    Returns
+    -------
+    dict
+        Examples by label.
+    """
+    examples = {}
+    for label, entry in json.loads((folder / INDEX).read_text(encoding="utf-8")).items():
+        # an evaluation by an earlier release recorded only the file name
+        held = entry if isinstance(entry, dict) else {"file": entry, "path": "", "recording": ""}
+        waveform = decoding.load(folder / held["file"], rate, SECONDS)
+        examples[label] = Example(waveform, held["path"], held["recording"])
+    return examples
 
 
-def write(folder: Path, waveforms: Mapping[str, "Floats"], rate: int) -> dict[str, str]:
-    """Write waveforms as WAV files; give their names by label."""
+def write(folder: Path, examples: Mapping[str, Example], rate: int) -> dict[str, str]:
+    """Write examples as WAV files.
+
+    Parameters
+    ----------
+    folder : Path
+    examples : dict
+        Examples by label.
+    rate : int
+        Sample rate in hertz.
+
+    Returns
+    -------
+    dict
+        File names by label.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     named = {}
-    for number, (label, waveform) in enumerate(sorted(waveforms.items())):
-        # a label may be anything; a name that is not safe as a file's becomes a number
+    for number, (label, example) in enumerate(sorted(examples.items())):
+        # a label may be anything, so one that is not safe as a file name becomes a number
         named[label] = f"{label if label.isidentifier() and label.isascii() else number}.wav"
-        soundfile.write(folder / named[label], waveform, rate)
+        soundfile.write(folder / named[label], example.waveform, rate)
     return named

@@ -13,6 +13,7 @@ from pipeline.sound import examples
 PREDICTIONS = pd.DataFrame(
     {
         "path": ["a.wav", "b.wav", "c.wav", "d.wav", "e.wav", "f.wav"],
+        "recording": ["1", "2", "3", "4", "5", "6"],
         "label": ["dog", "dog", "dog", "rain", "rain", "../x"],
         "predicted": ["dog", "dog", "rain", "dog", "dog", "../x"],
         "p_dog": [0.8, 0.8, 0.1, 0.9, 0.9, 0.0],
@@ -37,8 +38,16 @@ def test_what_is_saved_comes_back_by_label(tmp_path: Path, monkeypatch: pytest.M
     examples.save(Path("examples"), PREDICTIONS, 8000)
     assert {p.name for p in Path("examples").iterdir()} == {"0.wav", "dog.wav", "index.json"}
     found = examples.load(Path("examples"), 8000)
-    np.testing.assert_allclose(found["dog"], waves["a.wav"], atol=1e-3)
-    assert found["../x"].size == examples.SECONDS * 8000
+    np.testing.assert_allclose(found["dog"].waveform, waves["a.wav"], atol=1e-3)
+    assert found["../x"].waveform.size == examples.SECONDS * 8000
+    assert (found["../x"].path, found["../x"].recording) == ("f.wav", "6")
+
+
+def test_examples_of_an_earlier_release_are_read_without_their_source(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "dog.wav", np.full(800, 0.25), 8000)
+    (tmp_path / examples.INDEX).write_text('{"dog": "dog.wav"}')
+    found = examples.load(tmp_path, 8000)["dog"]
+    assert (found.waveform.size, found.path, found.recording) == (800, "", "")
 
 
 def test_without_a_clip_that_is_right_there_are_no_examples_and_no_error(tmp_path: Path) -> None:

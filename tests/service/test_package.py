@@ -1,4 +1,4 @@
-"""The bundle: it is what was registered, to the bit where that can be, or it is not made."""
+"""The bundle: it predicts what the registered model predicts, or it is not written."""
 
 import hashlib
 import json
@@ -8,21 +8,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 import soundfile
 
+from pipeline import paths, tables
 from pipeline.data.feature_store import extract_files
 from pipeline.errors import UserError
 from pipeline.registry import champions, package
+from pipeline.serving import routes
 from pipeline.serving.classifier import Classifier, Silence, envelope, overlap
+from pipeline.serving.settings import Settings
 from pipeline.sound import decoding, examples
 from pipeline.sound.features import FeatureSpec, normalise
 from pipeline.tracking import store
 from tests.bundle import LABELS, ROOT, Trained, sound
 
 
-def test_litert_answers_as_keras_does(bundle: Path, trained: Trained) -> None:
+def test_litert_and_keras_give_the_same_probabilities(bundle: Path, trained: Trained) -> None:
     network: Any = trained.network
     expected = network.predict(normalise(trained.clips, trained.spec)[..., None], verbose=0)
     answered = Classifier.load(bundle).infer(trained.clips)
@@ -31,7 +35,9 @@ def test_litert_answers_as_keras_does(bundle: Path, trained: Trained) -> None:
     assert [LABELS[i] for i in answered.argmax(axis=1)] == LABELS * 8
 
 
-def test_features_are_those_of_the_featurize_stage_to_the_bit(bundle: Path, tmp_path: Path) -> None:
+def test_the_service_and_the_featurize_stage_compute_the_same_features_to_the_bit(
+    bundle: Path, tmp_path: Path
+) -> None:
     classifier = Classifier.load(bundle)
     files = []
     for number, (rate, channels, subtype) in enumerate(
@@ -47,7 +53,7 @@ def test_features_are_those_of_the_featurize_stage_to_the_bit(bundle: Path, tmp_
         np.testing.assert_array_equal(found.features, expected[0])
 
 
-def test_a_bundle_is_not_made_when_the_export_differs(
+def test_no_bundle_is_written_if_litert_and_keras_differ(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     infer = Classifier.infer
@@ -58,12 +64,12 @@ def test_a_bundle_is_not_made_when_the_export_differs(
         lambda self, clips: infer(self, clips) * np.float32(np.nan),
     ):
         monkeypatch.setattr(Classifier, "infer", wrong)
-        with pytest.raises(UserError, match="no bundle"):
+        with pytest.raises(UserError, match="No bundle was written"):
             package.write(tmp_path / "bundle", trained.network, trained.spec, described)
         assert list(tmp_path.iterdir()) == []
 
 
-def test_a_new_bundle_takes_the_place_of_the_old_one_whole(
+def test_a_new_bundle_replaces_every_file_of_the_old_one(
     trained: Trained, bundle: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "bundle"
@@ -71,7 +77,7 @@ def test_a_new_bundle_takes_the_place_of_the_old_one_whole(
     (folder / "stray").write_text("of before")
     described = json.loads((folder / "card.json").read_text()) | {"version": "8"}
     checked = package.write(folder, trained.network, trained.spec, described)
-    assert "noise, for the test clips are not on this machine" in checked
+    assert "noise, because this machine does not have the test clips" in checked
     assert sorted(path.name for path in folder.iterdir()) == [
         "card.json", "examples", "model.tflite", "reference.json", "spec.npz",
     ]  # fmt: skip
@@ -79,21 +85,20 @@ def test_a_new_bundle_takes_the_place_of_the_old_one_whole(
     assert Classifier.load(folder).card["version"] == "8"
 
 
-def test_a_label_may_be_anything_and_its_example_has_a_safe_name(
-    trained: Trained, tmp_path: Path
-) -> None:
+def test_any_label_gets_an_example_with_a_safe_file_name(trained: Trained, tmp_path: Path) -> None:
     labels = ["../../etc/x", "dog bark", "ok"]
     described = {"labels": labels, "threshold": 0.0, "name": "x", "version": "1"}
-    waves = {label: sound("tone", 1) for label in labels}
-    package.write(tmp_path / "b", trained.network, trained.spec, described, examples=waves)
-    named = json.loads((tmp_path / "b" / "card.json").read_text())["examples"]
+    clips = {label: examples.Example(sound("tone", 1)) for label in labels}
+    package.write(tmp_path / "b", trained.network, trained.spec, described, examples=clips)
+    listed = json.loads((tmp_path / "b" / "card.json").read_text())["examples"]
+    named = {example["label"]: example["file"] for example in listed}
     assert list(named) == labels
     assert {path.name for path in (tmp_path / "b" / "examples").iterdir()} == set(named.values())
     assert named == {"../../etc/x": "0.wav", "dog bark": "1.wav", "ok": "ok.wav"}
 
 
 @pytest.mark.parametrize("missing", ["card.json", "model.tflite", "spec.npz"])
-def test_a_bundle_with_something_missing_or_broken_is_refused_in_one_sentence(
+def test_a_missing_or_damaged_file_of_a_bundle_is_reported_in_one_sentence(
     bundle: Path, tmp_path: Path, missing: str
 ) -> None:
     folder = shutil.copytree(bundle, tmp_path / "bundle")
@@ -105,7 +110,7 @@ def test_a_bundle_with_something_missing_or_broken_is_refused_in_one_sentence(
         Classifier.load(folder)
 
 
-def test_silence_is_not_classified_and_left_out_of_a_timeline(bundle: Path) -> None:
+def test_silence_is_rejected_and_left_out_of_a_timeline(bundle: Path) -> None:
     classifier = Classifier.load(bundle)
     rate = classifier.spec.sample_rate
     quiet = np.zeros(12 * rate, np.float32)
@@ -135,14 +140,14 @@ def test_windows_overlap_by_half_and_cover_the_clip_up_to_their_number(
         assert not piece[kept.size :].any()
 
 
-def test_an_envelope_has_the_lowest_and_highest_of_every_stretch() -> None:
+def test_an_envelope_has_the_lowest_and_highest_sample_of_each_stretch() -> None:
     wave = np.array([0.5, -0.5, 0.25, 3.0, -4.0, 0.0], np.float32)
     assert envelope(wave, 3) == [(-0.5, 0.5), (0.25, 1.0), (-1.0, 0.0)]
     assert len(envelope(wave, 600)) == 6
     assert len(envelope(np.zeros(100_003, np.float32), 600)) == 600
 
 
-def test_without_a_version_the_user_is_told_what_there_is(
+def test_an_error_about_a_missing_version_lists_the_existing_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -159,7 +164,7 @@ def test_without_a_version_the_user_is_told_what_there_is(
     assert champions.find(client, "sounds", "1").version in (1, "1")
 
 
-def test_other_features_than_those_of_the_version_are_not_taken_for_them(
+def test_features_are_used_only_if_their_hash_is_that_of_the_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -170,38 +175,53 @@ def test_other_features_than_those_of_the_version_are_not_taken_for_them(
     assert package.find_material(version) is None
 
 
+Register = Callable[..., None]
+
+
 @pytest.fixture
-def registry(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[], dict[str, Any]]:
-    """A folder like one in which the pipeline ran, with the network as champion; runs the step."""
-    import mlflow
-
-    from pipeline import paths
-
+def register(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Register:
+    """Return a function that registers the network as champion in a fresh working folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     shutil.copy(ROOT / "tests" / "params.yaml", tmp_path)
+
+    def registered(labels: list[str] = LABELS, **dataset: str) -> None:
+        _write_outputs(trained, labels, dataset)
+        _log_and_register(trained)
+
+    return registered
+
+
+def _write_outputs(trained: Trained, labels: list[str], dataset: dict[str, str]) -> None:
+    """Write what the stages leave behind for the network; `labels` name its outputs."""
     for file in (paths.FEATURES, paths.MODEL_SPEC, paths.DATASET, paths.PREDICTIONS):
         file.parent.mkdir(parents=True, exist_ok=True)
     trained.spec.save(paths.MODEL_SPEC)
-    card = {"name": "test", "title": "Test", "license": "-", "homepage": "", "labels": LABELS}
-    paths.DATASET.write_text(json.dumps(card))
+    card = {"name": "foley", "title": "Test", "license": "-", "homepage": "", **dataset}
+    tables.write_json(paths.DATASET, {**card, "labels": labels})
     np.save(paths.FEATURES, trained.clips)
-    rows = [f"{label}-{n}.wav,0,{label},{1 + n % 2},{n}" for n in range(8) for label in LABELS]
+    rows = [f"{label}-{n}.wav,0,{label},{1 + n % 2},{n}" for n in range(8) for label in labels]
     paths.FEATURE_INDEX.write_text("\n".join(["path,window,label,fold,recording", *rows]) + "\n")
     probabilities = Classifier.infer(_keras_as_classifier(trained), trained.clips[:6])
-    header = ["path", "label", "fold", "recording", "predicted", *(f"p_{x}" for x in LABELS)]
+    header = ["path", "label", "fold", "recording", "predicted", *(f"p_{x}" for x in labels)]
     lines = [",".join(header)]
     for number, row in enumerate(probabilities):
-        label = LABELS[number % 3]
+        label = labels[number % 3]
         name = f"{label}-{number // 3}.wav"
         lines.append(",".join([name, label, "1", "0", label, *map(str, row)]))
     paths.PREDICTIONS.write_text("\n".join(lines) + "\n")
-    waves = {label: sound(label, 72 + number) for number, label in enumerate(LABELS)}
-    index = examples.write(paths.EXAMPLES, waves, 22050)
-    (paths.EXAMPLES / examples.INDEX).write_text(json.dumps(index))
+    clips = {
+        label: examples.Example(sound(kind, 72 + number), f"a/1-{number}-A.ogg", str(number))
+        for number, (label, kind) in enumerate(zip(labels, LABELS, strict=True))
+    }
+    index = {
+        label: {"file": file, "path": clips[label].path, "recording": clips[label].recording}
+        for label, file in examples.write(paths.EXAMPLES, clips, 22050).items()
+    }
+    tables.write_json(paths.EXAMPLES / examples.INDEX, index)
 
+
+def _log_and_register(trained: Trained) -> None:
     client = store.connect()
     mlflow.set_experiment("test")
     with mlflow.start_run() as run:
@@ -228,15 +248,15 @@ def registry(
     )
     client.set_registered_model_alias("sound-classifier", "champion", "1")
 
-    def step() -> dict[str, Any]:
-        line = package.main()
-        held = {
-            name: json.loads((paths.BUNDLE / f"{name}.json").read_text())
-            for name in ("card", "reference")
-        }
-        return {**held, "line": line}
 
-    return step
+def packaged(**options: Any) -> dict[str, Any]:
+    """Package the champion; return the closing line, the card and the reference."""
+    line = package.main(**options)
+    held = {
+        name: json.loads((paths.BUNDLE / f"{name}.json").read_text())
+        for name in ("card", "reference")
+    }
+    return {**held, "line": line}
 
 
 def _keras_as_classifier(trained: Trained) -> Any:
@@ -262,9 +282,10 @@ def _keras_as_classifier(trained: Trained) -> Any:
 
 
 def test_the_champion_of_a_registry_becomes_a_bundle(
-    registry: Callable[[], dict[str, Any]], trained: Trained
+    register: Register,
 ) -> None:
-    made = registry()
+    register()
+    made = packaged()
     assert "sound-classifier version 1 -> bundle/" in made["line"]
     assert "LiteRT equals Keras on 12 test windows" in made["line"]
     card = made["card"]
@@ -278,7 +299,8 @@ def test_the_champion_of_a_registry_becomes_a_bundle(
     assert card["lineage"]["split.test_fold"] == "1"
     assert len(card["lineage"]["run_id"]) == 32
     assert "test_accuracy" not in card["lineage"]
-    assert list(card["examples"]) == LABELS
+    assert [example["label"] for example in card["examples"]] == LABELS
+    assert "3 example clips" in made["line"]
     assert set(made["reference"]) == {"level", "contrast", "centroid", "confidence", "label"}
     assert sum(made["reference"]["level"]["counts"]) == 24
     assert made["reference"]["label"] == {"labels": LABELS, "counts": [2, 2, 2]}
@@ -288,11 +310,74 @@ def test_the_champion_of_a_registry_becomes_a_bundle(
         assert LABELS[int(answered.predict(wave, 1).probabilities.argmax())] == label
 
     before = {p: p.read_bytes() for p in Path("bundle").rglob("*") if p.is_file()}
-    registry()
+    packaged()
     assert {p: p.read_bytes() for p in Path("bundle").rglob("*") if p.is_file()} == before
 
     Path("features/features.npy").unlink()
-    made = registry()
+    made = packaged()
     assert "LiteRT equals Keras on 3 test windows" in made["line"]  # those of the examples
     assert set(made["reference"]) == {"confidence", "label"}
-    assert list(made["card"]["examples"]) == LABELS
+    assert [example["label"] for example in made["card"]["examples"]] == LABELS
+
+
+def test_own_recordings_are_published_only_on_request(register: Register) -> None:
+    register(name="folder", license="as agreed with whoever made them")
+    made = packaged()
+    assert made["card"]["examples"] == []
+    assert list((paths.BUNDLE / "examples").iterdir()) == []
+    assert "no example clips" in made["line"]
+
+    listed = packaged(publish=True)["card"]["examples"]
+    assert [example["label"] for example in listed] == LABELS
+    assert packaged(publish=False)["card"]["examples"] == []
+
+
+def test_examples_under_a_licence_that_requires_it_carry_an_attribution(
+    register: Register,
+) -> None:
+    address = "https://github.com/karolpiczak/ESC-10"
+    register(name="esc10", title="ESC-10", license="CC BY 3.0", homepage=address)
+    card = packaged()["card"]
+    assert card["examples"][2]["attribution"] == {
+        "clip": "1-2-A.ogg",
+        "source": "https://freesound.org/s/2/",
+        "dataset": "ESC-10",
+        "homepage": address,
+        "license": "CC BY 3.0",
+        "changes": "converted to mono WAV, at most 10 s",
+    }
+    described = routes.model_card(card, Settings())
+    assert described.examples[2].attribution is not None
+    assert described.examples[2].attribution.clip == "1-2-A.ogg"
+
+
+@pytest.mark.parametrize(
+    ("name", "licence", "source"),
+    [
+        ("esc50", "CC BY-NC 3.0", "https://freesound.org/s/17/"),
+        ("folder", "CC BY 4.0", ""),  # its recordings need not be from Freesound
+        ("foley", "made here, no rights of others", None),
+    ],
+)
+def test_only_licences_that_require_it_give_an_attribution(
+    name: str, licence: str, source: str | None
+) -> None:
+    dataset = {"name": name, "title": "T", "license": licence, "homepage": ""}
+    example = examples.Example(sound("tone", 1), "audio/1-17-A.wav", "17")
+    found = package.attribution(dataset, example)
+    assert (found and found["source"]) == source
+
+
+def test_labels_that_look_like_numbers_stay_text(register: Register) -> None:
+    labels = ["0", "007", "9"]
+    register(labels)
+    made = packaged()
+    assert made["card"]["labels"] == labels
+    assert made["reference"]["label"] == {"labels": labels, "counts": [2, 2, 2]}
+    assert [example["label"] for example in made["card"]["examples"]] == labels
+    classifier = Classifier.load(paths.BUNDLE)
+    answered = []
+    for example in made["card"]["examples"]:
+        wave = decoding.load(paths.BUNDLE / "examples" / example["file"], 22050)
+        answered.append(labels[int(classifier.predict(wave, 1).probabilities.argmax())])
+    assert answered == labels
