@@ -1,9 +1,9 @@
-"""What being on record costs: tracking against none, and the time of register and lineage.
+"""Measure the cost of tracking a training, and the time that register and lineage take.
 
     python -m bench.registry
 
-Needs a repository in which the pipeline has run. Both sides of the ratio are measured in turns
-in one process; the trainings with tracking write into a temporary store.
+Run it in a repository in which the pipeline has run. Trainings with and without tracking alternate
+in one process; those with tracking use a temporary store.
 """
 
 import json
@@ -59,15 +59,15 @@ def main() -> str:
                 fitted = fit.fit(data, chosen, "with", store.epoch_logger())
                 runs.log_missing(client, run_id, record, fitted.model)
 
-        without()  # compiles, fills caches
+        without()  # compiles and fills caches
         pairs = [(seconds(without), seconds(tracked)) for _ in range(ROUNDS)]
     bare, full = (statistics.median(side) for side in zip(*pairs, strict=True))
     print(f"{'register, nothing to do':40} {commands['register']:6.1f} s")
     print(f"{'lineage of the champion':40} {commands['lineage']:6.1f} s")
-    print(f"{f'training, {chosen.epochs} epochs, no tracking':40} {bare:6.1f} s")
-    print(f"{'training, with its run on record':40} {full:6.1f} s")
+    print(f"{f'training, {chosen.epochs} epochs, without tracking':40} {bare:6.1f} s")
+    print(f"{'training, with tracking':40} {full:6.1f} s")
     ratios = ", ".join(f"{tracked / bare:.3f}" for bare, tracked in pairs)
-    return f"tracking takes {full / bare:.3f} times as long as none (rounds: {ratios})"
+    return f"training takes {full / bare:.3f} times as long with tracking (rounds: {ratios})"
 
 
 def run(name: str) -> None:

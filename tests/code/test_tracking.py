@@ -1,4 +1,4 @@
-"""The store's address: what is wrong with it is said in one sentence, and never its password."""
+"""Errors of the MLflow store are one sentence without passwords; a moved store keeps its files."""
 
 import os
 import shutil
@@ -25,8 +25,8 @@ def sentence(monkeypatch: pytest.MonkeyPatch, uri: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _patience() -> Iterator[None]:
-    """What connecting sets is taken back."""
+def _retries() -> Iterator[None]:
+    """Restore the settings that connecting changes."""
     before = {name: os.environ.get(name) for name in store.RETRIES}
     yield
     for name, value in before.items():
@@ -49,7 +49,7 @@ def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch, uri: str) -> N
     assert ":***@" in said
 
 
-def test_a_server_that_is_not_there_is_not_waited_for_and_one_that_was_is(
+def test_a_server_that_never_answered_gets_fewer_retries_than_one_that_did(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in store.RETRIES:
@@ -62,7 +62,7 @@ def test_a_server_that_is_not_there_is_not_waited_for_and_one_that_was_is(
 
 
 @pytest.mark.parametrize("uri", ["mlruns", "/srv/mlruns", "file:///srv/mlruns", "ftp://host/x"])
-def test_what_is_no_store_is_refused_with_what_it_could_be(
+def test_an_address_of_no_store_is_refused_with_a_list_of_possible_schemes(
     monkeypatch: pytest.MonkeyPatch, uri: str
 ) -> None:
     said = sentence(monkeypatch, uri)
@@ -89,13 +89,15 @@ def test_a_process_that_runs_is_alive_and_one_that_ended_is_dead() -> None:
     )
     assert processes.is_dead(ended.stdout.strip())
     host, started, number = processes.this_process().rsplit(":", 2)
-    assert processes.is_dead(f"{host}:{int(started) - 3600}:{number}")  # its number was given again
+    assert processes.is_dead(
+        f"{host}:{int(started) - 3600}:{number}"
+    )  # another process got its number
     assert not processes.is_dead(f"another-machine:{started}:{number}")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a store and a run that has an artifact; not to be changed."""
+    """A folder with a store and a run with an artifact; tests must not change it."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -115,7 +117,7 @@ def locations(folder: Path) -> set[str]:
     return {row[0] for row in rows}
 
 
-def test_a_copy_of_a_store_keeps_to_itself(made: Path, tmp_path: Path) -> None:
+def test_a_copy_of_a_store_does_not_touch_the_original(made: Path, tmp_path: Path) -> None:
     before = locations(made)
     copy = shutil.copytree(made, tmp_path / "copy")
     assert relocate.update_paths(copy / "mlflow.db")
@@ -138,14 +140,16 @@ def test_a_store_that_was_moved_finds_its_artifacts(
     assert all(where.startswith(f"{new}/") for where in locations(new))
 
 
-def test_a_database_whose_artifacts_are_elsewhere_on_purpose_is_left_alone(
+def test_a_database_whose_artifacts_stayed_elsewhere_is_left_alone(
     made: Path, tmp_path: Path
 ) -> None:
     shutil.copy(made / "mlflow.db", tmp_path)
     assert not relocate.update_paths(tmp_path / "mlflow.db")
 
 
-def test_a_users_own_patience_is_kept(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_own_number_of_retries_is_kept(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{made}/mlflow.db")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "9")
     store.connect()

@@ -1,4 +1,4 @@
-"""The registry after things happened to it, and the ways from one end of a model to the others."""
+"""The registry after files were lost, moved or deleted; promotion; lineage from every reference."""
 
 import http.server
 import json
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def client_of(repository: Repository, tmp_path: Path) -> MlflowClient:
-    """A client of the store as it is now; MLflow would keep an open file that was replaced."""
+    """A client of a copy of the store, because MLflow keeps a file open that was replaced."""
     snapshot = tmp_path / f"snapshot{len(list(tmp_path.glob('snapshot*')))}.db"
     shutil.copy(repository.folder / "mlflow.db", snapshot)
     return MlflowClient(f"sqlite:///{snapshot}")
@@ -38,7 +38,7 @@ def artifacts(repository: Repository) -> set[str]:
 
 
 def another_model(repository: Repository, answers: str) -> None:
-    """Make the stages' outputs those of another model, whose answers are all right or all wrong."""
+    """Replace the outputs by those of a model whose predictions are all right or all wrong."""
     file = repository.folder / "reports/predictions.csv"
     table = pd.read_csv(file, keep_default_na=False)
     wrong = table["label"].map(lambda label: next(x for x in table["label"] if x != label))
@@ -66,7 +66,7 @@ def test_the_version_carries_its_card_with_the_decision_and_links(
     assert "95% interval" in version.description
 
 
-def test_other_settings_of_the_interval_reach_the_version_that_is_registered(
+def test_other_settings_of_the_interval_update_the_registered_version(
     used: Repository, tmp_path: Path
 ) -> None:
     used.set(evaluate__confidence=0.6, evaluate__seed=7)
@@ -85,15 +85,15 @@ def test_other_settings_of_the_interval_reach_the_version_that_is_registered(
 
 
 def test_lost_artifacts_are_written_again_without_training(used: Repository) -> None:
-    used.ok("python -m pipeline register")  # so that the copy keeps to itself
+    used.ok("python -m pipeline register")  # so that the copy uses its own store
     before = artifacts(used)
     shutil.rmtree(used.folder / "mlruns")
     output = used.ok("dvc repro")
     assert "Running stage 'train'" not in output
     assert "version 1 is already registered, alias champion" in output
-    # MLflow leaves a note beside a model that was loaded by its version's name
+    # MLflow writes this file beside a model that was loaded by the name of its version
     again = ("model_card.md", "registered_model_meta")
-    # the search's picture is among the training run's too
+    # the training run has the plot of the search, too
     search = json.loads((used.folder / "models/best_params.json").read_text())["run_id"]
     lost = {name for name in before - artifacts(used) if not name.endswith(again)}
     assert lost <= {f"1/{search}/artifacts/search.png"}
@@ -101,13 +101,13 @@ def test_lost_artifacts_are_written_again_without_training(used: Repository) -> 
     used.ok("python -m pipeline package")
 
 
-def test_the_run_of_a_version_that_was_trained_again_gets_what_a_new_evaluation_adds(
+def test_the_run_of_a_version_gets_the_evaluation_of_an_equal_model_that_was_trained_later(
     used: Repository,
 ) -> None:
-    used.ok("python -m pipeline register")  # so that the copy keeps to itself
+    used.ok("python -m pipeline register")  # so that the copy uses its own store
     run_id = json.loads((used.folder / "models/run.json").read_text())["run_id"]
     examples = used.folder / f"mlruns/1/{run_id}/artifacts/examples"
-    shutil.rmtree(examples)  # as if an evaluation before there were any had been its last
+    shutil.rmtree(examples)  # as if an earlier release had evaluated it
     used.ok("dvc repro --force --single-item train")
     assert run_id not in (used.folder / "models/run.json").read_text()
     assert "version 1 is already registered, alias champion" in used.ok("dvc repro")
@@ -131,7 +131,7 @@ def test_a_repository_that_was_moved_keeps_its_runs_and_versions(
     assert not used.folder.exists()
 
 
-def test_a_run_in_the_bin_is_taken_out_again(used: Repository, tmp_path: Path) -> None:
+def test_a_deleted_run_is_restored(used: Repository, tmp_path: Path) -> None:
     run_id = version_of(used, tmp_path).run_id
     used.ok(f"mlflow runs delete --run-id {run_id}", MLFLOW_TRACKING_URI="sqlite:///mlflow.db")
     assert "version 1 is already registered" in used.ok("python -m pipeline register")
@@ -141,8 +141,8 @@ def test_a_run_in_the_bin_is_taken_out_again(used: Repository, tmp_path: Path) -
 def test_promoting_and_rolling_back_are_one_command_each(used: Repository, tmp_path: Path) -> None:
     another_model(used, "wrong")
     assert "version 2 registered, alias challenger" in used.ok("python -m pipeline register")
-    said = used.run("python -m pipeline promote challenger --reason heard-both")
-    assert "version 2 is champion in place of version 1" in said.stdout
+    done = used.run("python -m pipeline promote challenger --reason heard-both")
+    assert "version 2 is champion in place of version 1" in done.stdout
     assert version_of(used, tmp_path, "2").tags["promoted"] == "heard-both"
     shown = used.ok("python -m pipeline lineage champion")
     assert "version 2 after version 1" in shown
@@ -156,9 +156,9 @@ def test_promoting_and_rolling_back_are_one_command_each(used: Repository, tmp_p
     assert "Traceback" not in done.stdout
 
 
-def chain(repository: Repository, end: str, **environment: str) -> dict[str, Any]:
-    """The one chain that lineage prints for programs."""
-    done = repository.run(f"python -m pipeline lineage {end} --json", **environment)
+def chain(repository: Repository, reference: str, **environment: str) -> dict[str, Any]:
+    """The one chain that `lineage --json` prints."""
+    done = repository.run(f"python -m pipeline lineage {reference} --json", **environment)
     assert done.returncode == 0, done.stdout
     text = done.stdout
     (found,) = json.loads(text[text.index("[\n") : text.rindex("]") + 1].split("\nlineage:")[0])
@@ -167,7 +167,7 @@ def chain(repository: Repository, end: str, **environment: str) -> dict[str, Any
 
 @contextmanager
 def answering(card: dict[str, Any]) -> Iterator[str]:
-    """A service whose ``GET /model`` answers with `card`."""
+    """A service that returns `card` for ``GET /model``."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -184,7 +184,9 @@ def answering(card: dict[str, Any]) -> Iterator[str]:
     server.shutdown()
 
 
-def test_lineage_leads_from_every_end_to_all_the_others(used: Repository, tmp_path: Path) -> None:
+def test_lineage_shows_the_same_chain_from_every_reference(
+    used: Repository, tmp_path: Path
+) -> None:
     home = {"BENTOML_HOME": str(tmp_path / "bentoml")}
     used.ok("python -m pipeline package")
     shutil.copytree(Path(__file__).parents[2] / "deploy", used.folder / "deploy")
@@ -217,11 +219,11 @@ def test_lineage_leads_from_every_end_to_all_the_others(used: Repository, tmp_pa
     assert links["image"] == digest
     card = json.loads((used.folder / "bundle/card.json").read_text())
     with answering(card) as address:
-        for end in ("champion", record["run_id"], commit[:10], "HEAD", tag, address):
-            found = chain(used, end, **home)
+        for reference in ("champion", record["run_id"], commit[:10], "HEAD", tag, address):
+            found = chain(used, reference, **home)
             assert found["links"].pop("service", {"at": address}) == {"at": address}
-            assert found == expected, end
-        # a store that knows nothing of it: what the card says is left, the rest is named
+            assert found == expected, reference
+        # a store that does not have the model: the card is shown, the rest is listed as missing
         lost = chain(used, address, MLFLOW_TRACKING_URI="sqlite:///other.db", **home)
         assert lost["links"]["dataset"]["name"] == "foley"
         assert lost["links"]["code"]["git_commit"] == commit
@@ -229,7 +231,7 @@ def test_lineage_leads_from_every_end_to_all_the_others(used: Repository, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("end", "said"),
+    ("reference", "message"),
     [
         ("99", "is not a version, alias or run"),
         ("f" * 32, "is not a version, alias or run"),
@@ -237,14 +239,17 @@ def test_lineage_leads_from_every_end_to_all_the_others(used: Repository, tmp_pa
         ("http://127.0.0.1:9", "does not say which model the service has"),
     ],
 )
-def test_an_end_that_leads_nowhere_is_one_sentence(used: Repository, end: str, said: str) -> None:
-    done = used.run(f"python -m pipeline lineage {end}", BENTOML_HOME=str(used.folder / "bento"))
+def test_a_reference_to_nothing_ends_in_one_sentence(
+    used: Repository, reference: str, message: str
+) -> None:
+    home = {"BENTOML_HOME": str(used.folder / "bento")}
+    done = used.run(f"python -m pipeline lineage {reference}", **home)
     assert done.returncode == 1
     assert "Traceback" not in done.stdout
-    assert said in done.stdout
+    assert message in done.stdout
 
 
-def test_links_that_are_gone_are_named(used: Repository, tmp_path: Path) -> None:
+def test_lost_links_are_listed_as_missing(used: Repository, tmp_path: Path) -> None:
     used.ok("git -c user.name=t -c user.email=t@e commit -q --amend -m other-commit")
     used.ok("git reflog expire --expire=now --all")
     used.ok("git gc --quiet --prune=now")

@@ -1,4 +1,4 @@
-"""What a team shares: MLflow on PostgreSQL, artifacts and data on S3, studies in a database."""
+"""A team's servers: MLflow on PostgreSQL, artifacts and data on S3, studies in a database."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ SECRET = "known to MLflow and to the receiver"
 
 @dataclass(frozen=True)
 class Team:
-    """Addresses of what is shared."""
+    """Addresses of the shared servers."""
 
     mlflow: str
     optuna: str
@@ -52,7 +52,7 @@ class Team:
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    """The servers of a team, as ``compose.yaml`` has them."""
+    """The servers of ``compose.yaml``."""
     programs = servers.postgres_programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
@@ -86,7 +86,7 @@ def first(team: Team, tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 
 def cloned(first: Repository, folder: Path, team: Team) -> Repository:
-    """Another colleague's clone, with the data."""
+    """Clone the repository for another colleague, and pull the data."""
     first.ok(f"git clone -q {first.folder} {folder}")
     repository = Repository(folder)
     repository.ok("dvc pull dvc.yaml", **team.environment)
@@ -94,7 +94,7 @@ def cloned(first: Repository, folder: Path, team: Team) -> Repository:
 
 
 def at_once(jobs: list[tuple[Repository, str]], team: Team) -> list[str]:
-    """Run commands at the same time; all have to succeed."""
+    """Run commands at the same time; all must succeed."""
     running = [
         subprocess.Popen(
             command.split(),
@@ -112,7 +112,7 @@ def at_once(jobs: list[tuple[Repository, str]], team: Team) -> list[str]:
     return outputs
 
 
-def test_runs_are_in_postgres_artifacts_and_data_on_s3_and_nothing_here(
+def test_runs_are_in_postgres_and_artifacts_and_data_on_s3_and_nothing_is_local(
     first: Repository, team: Team
 ) -> None:
     version = team.client.get_model_version_by_alias(NAME, "champion")
@@ -127,7 +127,7 @@ def test_runs_are_in_postgres_artifacts_and_data_on_s3_and_nothing_here(
     assert len(optuna.load_study(study_name=study, storage=team.optuna).trials) == 2
 
 
-def test_a_second_clone_pulls_and_runs_nothing(
+def test_a_second_clone_pulls_everything_and_runs_only_register(
     first: Repository, team: Team, tmp_path: Path
 ) -> None:
     second = cloned(first, tmp_path / "second", team)
@@ -141,7 +141,7 @@ def test_a_second_clone_pulls_and_runs_nothing(
     assert "version 1, by" in shown
 
 
-def test_a_password_is_in_no_message(first: Repository, team: Team) -> None:
+def test_no_message_contains_a_password(first: Repository, team: Team) -> None:
     wrong = team.optuna.replace("s3cret", "f0rgotten")
     store = wrong.replace("/optuna", "/mlflow")
     for command, settings in (
@@ -171,10 +171,10 @@ def test_several_registrations_at_once_lose_nothing(
     tags = sorted(version.tags["model_sha256"] for version in versions)
     assert len(tags) == len(set(tags)) == 3  # the twins are one
     assert all("decision" in version.tags and version.description for version in versions)
-    # whichever came first, the oracle ends as champion
+    # in whatever order: the model that is always right becomes champion
     champion = team.client.get_model_version_by_alias("at-once", "champion")
     assert champion.tags["model_sha256"] == "the model that is right"
-    # and asking again changes nothing
+    # registering again changes nothing
     at_once([(repository, "python -m pipeline register") for repository in everyone], team)
     assert len(team.client.search_model_versions("name = 'at-once'")) == 3
 
