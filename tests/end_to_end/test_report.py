@@ -13,6 +13,10 @@ import pytest
 from mlflow import MlflowClient
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from pipeline.errors import UserError
+from pipeline.evaluation import report as report_command
+from pipeline.tracking import store
+
 from .conftest import Repository
 from .servers import faulty_line
 
@@ -163,19 +167,16 @@ def answering() -> Iterator[str]:
 
 @pytest.mark.parametrize(("passing", "fault"), [(0, "gone"), (1, "error")])
 def test_a_report_is_written_although_the_store_fails(
-    used: Repository, answering: str, passing: int, fault: str
+    used: Repository, answering: str, monkeypatch: pytest.MonkeyPatch, passing: int, fault: str
 ) -> None:
+    monkeypatch.chdir(used.folder)
+    for name in store.RETRIES:
+        monkeypatch.setenv(name, "0" if "RETRIES" in name else "1")
     with faulty_line(answering) as line:
         line.break_(fault, passing)
-        done = used.run(
-            "python -m pipeline report",
-            MLFLOW_TRACKING_URI=line.url,
-            MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
-        )
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", line.url)
+        expected = "reports/report.html is written but not logged to MLflow: the MLflow store at "
+        with pytest.raises(UserError, match=expected + line.url):
+            report_command.main()
     assert line.struck
-    assert done.returncode == 1
-    (sentence,) = done.stdout.splitlines()
-    assert sentence.startswith(
-        "report: error: reports/report.html is written but not logged to MLflow: the MLflow store"
-    )
-    assert (used.folder / "reports/report.html").stat().st_size > 10_000
+    assert Path("reports/report.html").stat().st_size > 10_000
