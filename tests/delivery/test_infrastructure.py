@@ -1,4 +1,4 @@
-"""The CloudFormation template, deployed where moto can, and taken away again."""
+"""The CloudFormation stack: created, updated and deleted in moto."""
 
 import json
 import os
@@ -15,11 +15,11 @@ from moto.cloudformation.models import Event, cloudformation_backends
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from ruamel.yaml import YAML
 
-from deploy import aws, config, image
+from deploy import api, aws, config, ecr, image, stack
 from pipeline.errors import UserError
 
 NAME = config.load().name
-TEMPLATE: dict[str, Any] = cfn_yaml.load(str(aws.TEMPLATE))
+TEMPLATE: dict[str, Any] = cfn_yaml.load(str(stack.TEMPLATE))
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")
 
 ASSUMED = {
@@ -34,7 +34,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An empty account."""
     for key, value in ASSUMED.items():
         monkeypatch.setenv(key, value)
-    monkeypatch.setattr(aws, "POLL", 1.0)
+    monkeypatch.setenv("AWS_POLL_SECONDS", "1")
     for key in [key for key in os.environ if key.startswith("AWS_ENDPOINT")]:
         monkeypatch.delenv(key)
     with mock_aws():
@@ -42,11 +42,11 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def stack(account: None, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """Physical names by logical ones, after ``make aws-up``."""
-    aws.up("someone/sounds", "someone@example.org")
+def resources(account: None, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """Return physical names by logical names, after ``make aws-up``."""
+    stack.up("someone/sounds", "someone@example.org")
     held = boto3.client("cloudformation").describe_stack_resources(StackName=NAME)
-    # moto has no environments and no budgets: those have no physical name
+    # moto has no environments and no budgets, so these have no physical name
     return {
         one["LogicalResourceId"]: one["PhysicalResourceId"]
         for one in held["StackResources"]
@@ -64,10 +64,10 @@ def policies(role: str) -> dict[str, Any]:
     return {name: YAML(typ="safe").load(str(x)) for name, x in found.items()}
 
 
-def test_buckets_are_encrypted_versioned_and_private(stack: dict[str, str]) -> None:
+def test_buckets_are_encrypted_versioned_and_private(resources: dict[str, str]) -> None:
     made = {bucket["Name"] for bucket in boto3.client("s3").list_buckets()["Buckets"]}
-    assert made == {stack["Bundles"], stack["Data"]}
-    for name in ("Bundles", "Data"):  # in the template: moto makes them without
+    assert made == {resources["Bundles"], resources["Data"]}
+    for name in ("Bundles", "Data"):  # read the template: moto ignores these properties
         described = TEMPLATE["Resources"][name]["Properties"]
         assert described["VersioningConfiguration"] == {"Status": "Enabled"}
         rules = described["BucketEncryption"]["ServerSideEncryptionConfiguration"]
@@ -75,7 +75,7 @@ def test_buckets_are_encrypted_versioned_and_private(stack: dict[str, str]) -> N
         assert set(described["PublicAccessBlockConfiguration"].values()) == {True}
 
 
-def test_tags_of_images_are_given_once_and_images_are_scanned(stack: dict[str, str]) -> None:
+def test_image_tags_are_immutable_and_images_are_scanned(resources: dict[str, str]) -> None:
     (repository,) = boto3.client("ecr").describe_repositories()["repositories"]
     assert repository["repositoryName"] == NAME
     assert repository["imageTagMutability"] == "IMMUTABLE"
@@ -83,9 +83,9 @@ def test_tags_of_images_are_given_once_and_images_are_scanned(stack: dict[str, s
     assert described["ImageScanningConfiguration"] == {"ScanOnPush": True}
 
 
-def test_only_this_repository_may_take_the_roles(stack: dict[str, str]) -> None:
+def test_only_this_repository_can_assume_the_roles(resources: dict[str, str]) -> None:
     for role in ("DeployRole", "TrainRole"):
-        found = boto3.client("iam").get_role(RoleName=stack[role])["Role"]
+        found = boto3.client("iam").get_role(RoleName=resources[role])["Role"]
         (statement,) = found["AssumeRolePolicyDocument"]["Statement"]
         assert statement["Action"] == "sts:AssumeRoleWithWebIdentity"
         said = statement["Condition"]["StringEquals"]
@@ -95,18 +95,20 @@ def test_only_this_repository_may_take_the_roles(stack: dict[str, str]) -> None:
             assert "*" not in subject
 
 
-def test_who_trains_cannot_deploy_and_who_deploys_cannot_change_data(stack: dict[str, str]) -> None:
-    assert "elasticbeanstalk" not in json.dumps(policies(stack["TrainRole"]))
-    statements = policies(stack["DeployRole"])["buckets"]["Statement"]
+def test_the_train_role_cannot_deploy_nor_the_deploy_role_change_data(
+    resources: dict[str, str],
+) -> None:
+    assert "elasticbeanstalk" not in json.dumps(policies(resources["TrainRole"]))
+    statements = policies(resources["DeployRole"])["buckets"]["Statement"]
     writing = [one for one in statements if "s3:PutObject" in one["Action"]]
-    assert [one["Resource"] for one in writing] == [f"arn:aws:s3:::{stack['Bundles']}/*"]
-    assert '"Action": "*"' not in json.dumps(policies(stack["DeployRole"]))
+    assert [one["Resource"] for one in writing] == [f"arn:aws:s3:::{resources['Bundles']}/*"]
+    assert '"Action": "*"' not in json.dumps(policies(resources["DeployRole"]))
 
 
 def test_it_prints_the_variables_that_the_workflows_read(
     account: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    aws.up("someone/sounds", "someone@example.org")
+    stack.up("someone/sounds", "someone@example.org")
     printed = capsys.readouterr().out
     for variable in (
         "AWS_REGION",
@@ -118,45 +120,45 @@ def test_it_prints_the_variables_that_the_workflows_read(
         assert f"gh variable set {variable} --body " in printed
 
 
-def test_twice_is_no_error(stack: dict[str, str]) -> None:
-    aws.up("someone/sounds", "someone@example.org")
+def test_up_can_be_repeated(resources: dict[str, str]) -> None:
+    stack.up("someone/sounds", "someone@example.org")
 
 
-def test_down_has_to_be_confirmed_and_takes_everything(stack: dict[str, str]) -> None:
+def test_down_needs_confirmation_and_deletes_everything(resources: dict[str, str]) -> None:
     s3 = boto3.client("s3")
     for body in (b"old", b"new"):
-        s3.put_object(Bucket=stack["Data"], Key="dvc/files", Body=body)
+        s3.put_object(Bucket=resources["Data"], Key="dvc/files", Body=body)
     with pytest.raises(UserError, match=f"CONFIRM={NAME}"):
-        aws.down("yes")
-    assert aws.down(NAME).startswith(f"{NAME} is gone")
+        stack.down("yes")
+    assert stack.down(NAME).startswith(f"{NAME} deleted")
     assert s3.list_buckets()["Buckets"] == []
     assert boto3.client("ecr").describe_repositories()["repositories"] == []
-    assert aws.down(NAME) == f"{NAME} has no stack: nothing is there"
+    assert stack.down(NAME) == f"{NAME} has no stack: nothing to delete"
 
 
-def of_moto() -> Any:
-    """The stack as moto holds it, to bring it where moto never goes by itself."""
-    (stack,) = cloudformation_backends[DEFAULT_ACCOUNT_ID]["eu-west-1"].stacks.values()
-    return stack
+def stack_in_moto() -> Any:
+    """Return moto's own object of the stack, to bring it into states that moto never reaches."""
+    (held,) = cloudformation_backends[DEFAULT_ACCOUNT_ID]["eu-west-1"].stacks.values()
+    return held
 
 
-def test_down_goes_on_where_it_was_interrupted(stack: dict[str, str]) -> None:
-    boto3.client("s3").delete_bucket(Bucket=stack["Bundles"])
-    # AWS takes what is gone for deleted; moto, which is asked to only now, does not
+def test_down_can_be_repeated_after_an_interruption(resources: dict[str, str]) -> None:
+    boto3.client("s3").delete_bucket(Bucket=resources["Bundles"])
+    # moto gets as far as deleting the stack; unlike AWS, it fails on a bucket that is gone
     with pytest.raises(ClientError, match=r"NoSuchBucket.* DeleteStack"):
-        aws.down(NAME)
+        stack.down(NAME)
 
 
-def test_a_stack_that_was_never_whole_has_to_go_first(stack: dict[str, str]) -> None:
-    of_moto().status = "ROLLBACK_COMPLETE"
-    with pytest.raises(UserError, match=f"never made whole: `make aws-down CONFIRM={NAME}`"):
-        aws.up("someone/sounds", "someone@example.org")
+def test_a_stack_whose_creation_failed_has_to_be_deleted_first(resources: dict[str, str]) -> None:
+    stack_in_moto().status = "ROLLBACK_COMPLETE"
+    with pytest.raises(UserError, match=f"failed: delete it with `make aws-down CONFIRM={NAME}`"):
+        stack.up("someone/sounds", "someone@example.org")
 
 
-def test_what_failed_first_is_named_with_its_reason(
-    stack: dict[str, str], monkeypatch: pytest.MonkeyPatch
+def test_the_first_resource_that_failed_is_named_with_its_reason(
+    resources: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = of_moto()
+    held = stack_in_moto()
 
     def update(*_: Any, **__: Any) -> None:
         held.status = "UPDATE_ROLLBACK_COMPLETE"
@@ -167,17 +169,17 @@ def test_what_failed_first_is_named_with_its_reason(
 
     monkeypatch.setattr(held, "update", update)
     with pytest.raises(UserError, match=f"^Staging in {NAME}: No Solution Stack"):
-        aws.up("someone/sounds", "someone@example.org")
+        stack.up("someone/sounds", "someone@example.org")
 
 
-def test_a_scan_that_was_begun_by_the_push_is_waited_for(
+def test_scan_waits_for_the_scan_that_the_push_started(
     account: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ecr = boto3.client("ecr")
-    monkeypatch.setattr(aws, "client", lambda _: ecr)
-    monkeypatch.setattr(aws, "POLL", 0.0)
+    client = boto3.client("ecr")
+    monkeypatch.setattr(api, "client", lambda _: client)
+    monkeypatch.setenv("AWS_POLL_SECONDS", "0")
     monkeypatch.setattr(image, "read_name", lambda: f"{NAME}:v7-0123456789ab")
-    with Stubber(ecr) as said:
+    with Stubber(client) as said:
         said.add_client_error("describe_image_scan_findings", "ScanNotFoundException")
         said.add_client_error("start_image_scan", "LimitExceededException")
         said.add_response(
@@ -189,7 +191,7 @@ def test_a_scan_that_was_begun_by_the_push_is_waited_for(
         }
         said.add_response("describe_image_scan_findings", found)
         with pytest.raises(UserError, match="has findings: 1 CRITICAL, 2 LOW"):
-            aws.scan()
+            ecr.scan()
         said.assert_no_pending_responses()
 
 
@@ -198,17 +200,29 @@ def test_a_scan_that_was_begun_by_the_push_is_waited_for(
     [
         (["push", ""], "REGISTRY is not set"),
         (["wait", ""], "STAGE is not set"),
-        (["wait", "prod"], "there is no environment sound-classifier-prod: make it with"),
+        (["wait", "prod"], f"the environment {NAME}-prod does not exist: create it with"),
         (["rollback", "", "v1"], "STAGE is not set"),
-        (["rollback", "staging", ""], "had no version before this one"),
+        (["rollback", "staging", ""], "had no earlier version, so it cannot be rolled back"),
         (["up", "", "x@example.org"], "REPOSITORY is not set"),
         (["up", "someone/sounds", ""], "MAIL is not set"),
         (["down", ""], f"make aws-down CONFIRM={NAME}"),
     ],
 )
-def test_what_is_missing_or_wrong_is_named(
-    arguments: list[str], sentence: str, account: None, monkeypatch: pytest.MonkeyPatch
+def test_a_missing_or_wrong_argument_is_named(
+    arguments: list[str], sentence: str, account: None
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["aws", *arguments])
     with pytest.raises(UserError, match=sentence):
-        aws._program()()
+        aws.main(arguments)
+
+
+def test_polling_gives_up_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_POLL_SECONDS", "0")
+    monkeypatch.setattr(api, "TIME_LIMIT", 0)
+    with pytest.raises(UserError, match=r"^it was not ready within 0 minutes"):
+        api.poll(lambda: None, "it was not ready")
+
+
+def test_polling_returns_the_first_thing_that_is_not_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_POLL_SECONDS", "0")
+    found = iter([None, None, "", "late"])
+    assert api.poll(lambda: next(found), "it was not ready") == ""
