@@ -15,6 +15,7 @@ from pipeline.params import TrainParams
 from pipeline.sound import augment, features, networks
 from pipeline.sound.features import FeatureSpec
 from pipeline.training.objective import BEST
+from pipeline.training.streams import derived_seed, random_stream
 
 WARM_UP = 0.05
 """Share of the steps over which a cosine schedule rises to its full learning rate."""
@@ -150,14 +151,8 @@ def fit(
 
 
 def seeds(seed: int, ensemble: int) -> list[int]:
-    """Give each network of an ensemble a seed that no other ensemble of this size has.
-
-    Examples
-    --------
-    >>> seeds(3, ensemble=2)
-    [6, 7]
-    """
-    return [(seed * ensemble + k) % 2**32 for k in range(ensemble)]
+    """Return a seed for each network of an ensemble; no other seed or size has the same ones."""
+    return [derived_seed(seed, "ensemble", ensemble, member) for member in range(ensemble)]
 
 
 def _fit_one(
@@ -245,13 +240,12 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
     def __getitem__(self, batch: int) -> Example:
         """Make one batch, features (n, bands, frames, 1) and targets (n, classes)."""
         size = self._params.batch_size
-        order = np.random.default_rng((self._params.seed, self._epoch)).permutation(
-            len(self._clips)
-        )
+        seed, epoch = self._params.seed, self._epoch
+        order = random_stream(seed, "shuffle", epoch).permutation(len(self._clips))
         rows = order[batch * size : (batch + 1) * size]
         clips, targets = self._clips[rows], self._targets[rows]
         if self._params.augment:
-            rng = np.random.default_rng((self._params.seed, self._epoch, batch))
+            rng = random_stream(seed, "augment", epoch, batch)
             clips, targets = augment.examples(
                 self._clips, self._targets, rows, self._spec, self._params.augment, rng
             )

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from pipeline.params import TrainParams, TuneParams
 from pipeline.tracking.processes import PROCESS, this_process
 from pipeline.training import trial, workers
+from pipeline.training.streams import derived_seed
 from pipeline.training.trials import finish, finished
 
 
@@ -39,7 +40,7 @@ def run(study: optuna.Study, train: TrainParams, tune: TuneParams, context: tria
         while (done := len(finished(study))) < tune.trials:
             wave = []
             for place in range(min(processes, tune.trials - done)):
-                study.sampler = sampler(tune.seed + done + place, tune.trials)
+                study.sampler = sampler(tune, done + place)
                 asked = study.ask()
                 asked.set_user_attr(PROCESS, this_process())
                 suggested = {key: trial.suggest(asked, key, at) for key, at in tune.space.items()}
@@ -56,10 +57,12 @@ def run(study: optuna.Study, train: TrainParams, tune: TuneParams, context: tria
                 return
 
 
-def sampler(seed: int, trials: int) -> optuna.samplers.BaseSampler:
-    """Make the sampler of the next trial.
+def sampler(tune: TuneParams, place: int) -> optuna.samplers.BaseSampler:
+    """Make the sampler of the trial at `place`, counted from 0.
 
     Every trial has a new sampler with its own seed, so that a resumed search suggests what an
     uninterrupted one would have suggested.
     """
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(2, trials // 3))
+    return optuna.samplers.TPESampler(
+        seed=derived_seed(tune.seed, "sampler", place), n_startup_trials=max(2, tune.trials // 3)
+    )

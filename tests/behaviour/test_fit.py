@@ -203,7 +203,7 @@ def test_an_ensemble_is_one_network_with_the_geometric_mean_of_its_members_answe
         fit.fit(data, params.with_values(short, {"seed": seed}), "one").model.predict(
             inputs, verbose=0
         )
-        for seed in (8, 9)
+        for seed in fit.seeds(4, ensemble=2)
     ]
     mean = np.sqrt(alone[0] * alone[1])
     mean /= mean.sum(axis=1, keepdims=True)
@@ -220,9 +220,10 @@ def test_a_loss_that_is_not_a_number_is_one_sentence() -> None:
         fit.fit(data, params.with_values(TRAIN, {"epochs": 2}), "diverges")
 
 
-def test_no_two_ensembles_share_a_network() -> None:
-    used = [seed for first in range(20) for seed in fit.seeds(first, ensemble=3)]
-    assert len(set(used)) == 60
+def test_no_two_ensembles_share_a_network_whatever_their_sizes() -> None:
+    used = [seed for first in range(20) for n in (2, 3, 4) for seed in fit.seeds(first, n)]
+    assert len(set(used)) == 20 * (2 + 3 + 4)
+    assert set(used).isdisjoint(range(20))  # the seeds of single networks
 
 
 def test_an_ensembles_figures_are_those_of_the_average(
