@@ -82,7 +82,7 @@ def by_salience(clips: pd.DataFrame, labels: list[str]) -> "Figure":
         )  # fmt: skip
         axes.bar_label(
             bars, [f"{n}" if n else "" for n in counts[name]], label_type="center",
-            color="white" if alpha == 1 else drawing.INK, fontweight="bold",
+            color="white" if alpha == 1 else drawing.INK,
         )  # fmt: skip
         left = left + counts[name].to_numpy()
     hatched = " (hatched: background)" if "background" in counts else ""
@@ -152,7 +152,7 @@ def average_spectra(features: Features, labels: list[str]) -> "Figure":
     for panel in panels.flat[len(labels) :]:
         panel.set_visible(False)
     picture.supxlabel("frequency in kHz")
-    picture.supylabel("dB below the clip's peak")
+    picture.supylabel("dB relative to the clip's peak")
     return picture
 
 
