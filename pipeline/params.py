@@ -1,6 +1,6 @@
-"""``params.yaml``, read once into strict, frozen models.
+"""Read ``params.yaml`` once into strict, frozen models.
 
-Every key is checked: an unknown one, one of the wrong type or one out of range is a
+Every key is checked: one that is unknown, of the wrong type or out of range raises a
 :class:`~pipeline.errors.UserError` that names it.
 """
 
@@ -31,12 +31,12 @@ FeatureKind = Literal["logmel", "mfcc", "stft"]
 Network = Literal["two_stream", "cnn", "fcn"]
 
 NOT_SEARCHED = {
-    "ensemble": "a trial trains one network",
-    "epochs": "a trial has tune.epochs",
-    "patience": "a trial ends early by tune.prune alone",
-    "seed": "the best one is luck on the validation fold",
+    "ensemble": "each trial trains one network",
+    "epochs": "each trial trains for tune.epochs",
+    "patience": "only tune.prune ends a trial early",
+    "seed": "the best seed is the luckiest one on the validation fold",
 }
-"""Keys of ``train`` that a search leaves alone, and why."""
+"""Keys of ``train`` that cannot be searched, and why."""
 
 
 class Section(BaseModel):
@@ -46,52 +46,60 @@ class Section(BaseModel):
 
 
 class FoleyParams(Section):
-    """The embedded, generated dataset."""
+    """The built-in dataset, which is generated."""
 
-    seed: int = Field(ge=0, description="of the generator: the same clips on every machine")
-    folds: int = Field(ge=3, le=10, description="folds to generate")
-    recordings: int = Field(ge=1, description="recordings of a class in a fold")
-    slices: int = Field(ge=1, le=10, description="clips cut from a recording, at most")
+    seed: int = Field(
+        ge=0,
+        description="seed of the generator; the same seed gives the same clips on every machine",
+    )
+    folds: int = Field(ge=3, le=10, description="number of folds")
+    recordings: int = Field(ge=1, description="number of recordings per class and fold")
+    slices: int = Field(ge=1, le=10, description="largest number of clips cut from one recording")
 
 
 class FolderParams(Section):
-    """One's own recordings: one sub-folder a label."""
+    """Your own recordings: one sub-folder per label."""
 
-    folds: int = Field(ge=3, description="folds to make where the folder names none")
+    folds: int = Field(
+        ge=3, description="number of folds to make, if the folder does not define any"
+    )
     pattern: str | None = Field(
-        description="regular expression on the path inside the folder, with the named groups"
-        " `recording` and, or, `fold`"
+        description="regular expression that finds the recording, the fold, or both, in a path"
+        " inside the folder, by groups named `recording` and `fold`; null: each file is"
+        " a recording"
     )
 
 
 class DatasetParams(Section):
-    """Which clips, and where from."""
+    """Which clips to use, and where they come from."""
 
     name: DatasetName = Field(
-        description="embedded and generated (foley), published, or your own (folder)"
+        description="which dataset: `foley` is built in and generated, `folder` is your own"
+        " recordings, the others are published"
     )
     source: str | None = Field(
         min_length=1,
-        description="folder, archive or URL to read instead of the dataset's own; null: its own",
+        description="folder, archive or URL to read instead of the dataset's usual place; null:"
+        " the usual place",
     )
     sha256: str | None = Field(
         pattern="^[0-9a-f]{64}$",
-        description="checksum of the archive at `source`; null: not checked",
+        description="SHA-256 checksum of the archive at `source`; null: not checked",
     )
     max_rejected: float = Field(
-        ge=0, le=1, description="share of the clips that may be unusable; the stage stops at more"
+        ge=0, le=1, description="stop if a larger share of the clips cannot be used"
     )
     foley: FoleyParams
     folder: FolderParams
 
 
 class SpectrumParams(Section):
-    """Short-time Fourier transform with a Hann window, frames centred."""
+    """Short-time Fourier transform with a Hann window and centred frames."""
 
     n_fft: int = Field(
-        ge=64, le=16384, description="length of the transform and of its window, in samples"
+        ge=64, le=16384, description="length of a frame and of its window, in samples"
     )
-    hop_length: int = Field(ge=16, description="samples from one frame to the next")
+    hop_length: int = Field(ge=16, description="distance from one frame to the next, in samples")
 
     @model_validator(mode="after")
     def _frames_touch(self) -> Self:
@@ -103,25 +111,27 @@ class SpectrumParams(Section):
 class StftParams(SpectrumParams):
     """Power spectrum in decibels."""
 
-    top_db: float = Field(gt=0, description="dB below the clip's peak where values are cut")
+    top_db: float = Field(
+        gt=0, description="values further below the clip's peak are raised to this distance, in dB"
+    )
 
 
 class MelParams(StftParams):
     """Mel power spectrum in decibels."""
 
-    n_mels: int = Field(ge=8, le=512, description="mel bands")
-    fmin: float = Field(ge=0, description="lower end of the bands, Hz")
+    n_mels: int = Field(ge=8, le=512, description="number of mel bands")
+    fmin: float = Field(ge=0, description="lower end of the lowest band, in Hz")
     fmax: float | None = Field(
-        gt=0, description="upper end of the bands, Hz; null: half the sample rate"
+        gt=0, description="upper end of the highest band, in Hz; null: half the sample rate"
     )
 
 
 class MfccParams(MelParams):
-    """Cepstral coefficients of the mel spectrum, with their derivatives."""
+    """Cepstral coefficients of the mel spectrum, with their derivatives over time."""
 
-    n_mfcc: int = Field(ge=2, description="cepstral coefficients")
+    n_mfcc: int = Field(ge=2, description="number of cepstral coefficients")
     derivatives: int = Field(
-        ge=0, le=2, description="how many are appended: 1 the first, 2 the second as well"
+        ge=0, le=2, description="derivatives to append: 0 none, 1 the first, 2 the first and second"
     )
 
     @model_validator(mode="after")
@@ -132,22 +142,27 @@ class MfccParams(MelParams):
 
 
 class FeatureParams(Section):
-    """Waveform to feature array."""
+    """How a waveform becomes a feature array."""
 
     kind: FeatureKind = Field(
-        description="log-mel spectrogram, MFCCs or STFT; its section has the rest"
+        description="log-mel spectrogram, MFCCs or STFT; the section of that name has its settings"
     )
-    sample_rate: int = Field(ge=4000, le=192000, description="Hz that clips are resampled to")
+    sample_rate: int = Field(
+        ge=4000, le=192000, description="sample rate that clips are resampled to, in Hz"
+    )
     seconds: float | None = Field(
         gt=0,
         le=60,
-        description="length of the window; null: that of the dataset's clips, most of a folder's",
+        description="length of a window; null: the length of the dataset's clips, and for `folder`"
+        " a length that nine of ten clips fit into",
     )
     longer: Literal["cut", "split"] = Field(
-        description="clips longer than the window: keep its first part, or make several of it"
+        description="what happens to a clip longer than a window: `cut` keeps the first window,"
+        " `split` makes several windows"
     )
     standardise: bool = Field(
-        description="each band to zero mean and unit deviation over the training folds"
+        description="scale each band to zero mean and unit standard deviation over the training"
+        " folds"
     )
     logmel: MelParams
     mfcc: MfccParams
@@ -155,70 +170,112 @@ class FeatureParams(Section):
 
 
 class SplitParams(Section):
-    """Which official fold is reported; the next one (cyclically) validates."""
+    """How the folds are divided into training, validation and test."""
 
     test_fold: int = Field(
-        ge=1, description="the fold that is reported; the next one validates, the others train"
+        ge=1,
+        description="the fold that results are reported for; the next fold (after the last one,"
+        " the first) is for validation and the others are for training",
     )
 
 
 class AugmentParams(Section):
-    """What is done to training clips, anew every time one is seen; 0 leaves a thing out."""
+    """Random changes to training clips, drawn again each time a clip is used. 0 turns one off."""
 
-    shift: bool = Field(description="start anywhere and go round")
-    speed: float = Field(ge=0, le=1, description="at most so much faster, or slower by as much")
-    mix: float = Field(ge=0, le=1, description="share that is mixed with another clip, labels too")
-    equaliser: float = Field(ge=0, le=40, description="dB that a random filter adds or takes")
-    noise: float = Field(ge=0, le=1, description="share that gets steady noise")
-    time_mask: float = Field(ge=0, lt=1, description="share of the frames silenced, at most")
-    frequency_mask: float = Field(ge=0, lt=1, description="share of the bands silenced, at most")
-    gain: float = Field(ge=0, le=40, description="dB louder or quieter, at most")
+    shift: bool = Field(description="start each clip at a random point and wrap around")
+    speed: float = Field(
+        ge=0,
+        le=1,
+        description="largest change of speed, which also changes the pitch; 0.25: up to 1.25 times"
+        " as fast or as slow",
+    )
+    mix: float = Field(
+        ge=0,
+        le=1,
+        description="share of the clips that are mixed with another clip, and their labels in"
+        " proportion",
+    )
+    equaliser: float = Field(
+        ge=0,
+        le=40,
+        description="largest gain or loss of a random filter, in dB, as of another microphone or"
+        " room",
+    )
+    noise: float = Field(ge=0, le=1, description="share of the clips that steady noise is added to")
+    time_mask: float = Field(
+        ge=0, lt=1, description="largest share of the frames that are silenced"
+    )
+    frequency_mask: float = Field(
+        ge=0, lt=1, description="largest share of the bands that are silenced"
+    )
+    gain: float = Field(ge=0, le=40, description="largest change of loudness, in dB")
 
 
 class TrainParams(Section):
-    """Everything that a training run is told, and so what a search may vary."""
+    """The settings of a training run, which a search may vary."""
 
     network: Network = Field(
-        description="two_stream, its first stream alone (cnn), or the ancestor's (fcn)"
+        description="`two_stream`; its first stream alone (`cnn`); or the small fully"
+        " convolutional network of the tutorial that this project started from (`fcn`)"
     )
     width: float = Field(
         gt=0,
         le=3,
-        description="times the filters of `two_stream` or `cnn`",
+        description="factor for the number of filters of `two_stream` or `cnn`",
     )
     ensemble: int = Field(
-        ge=1, le=4, description="networks that are trained, each from another seed, and averaged"
+        ge=1,
+        le=4,
+        description="number of networks to train from different seeds and average into one",
     )
-    seed: int = Field(ge=0, lt=2**32, description="of initial weights, order of clips and dropout")
-    epochs: int = Field(ge=1, description="passes over the training clips, at most")
+    seed: int = Field(
+        ge=0,
+        lt=2**32,
+        description="seed of initial weights, order of clips, augmentation and dropout",
+    )
+    epochs: int = Field(ge=1, description="largest number of passes over the training clips")
     patience: int | None = Field(
-        ge=1, description="epochs without a better validation log loss before stopping; null: never"
+        ge=1,
+        description="stop after this many epochs without a better validation log loss; null: never"
+        " stop early",
     )
-    batch_size: int = Field(ge=1, description="windows in a step of the optimiser")
-    learning_rate: float = Field(gt=0, le=1, description="of AdamW, at the highest of the schedule")
+    batch_size: int = Field(ge=1, description="number of windows per step of the optimiser")
+    learning_rate: float = Field(
+        gt=0, le=1, description="learning rate of AdamW; with a schedule, the highest"
+    )
     schedule: Literal["constant", "cosine"] = Field(
-        description="of the learning rate; cosine: after a warm-up over 5 % of the steps"
+        description="how the learning rate changes: `cosine` rises over the first 5 % of the steps"
+        " and then falls to zero"
     )
     weight_decay: float = Field(
-        ge=0, le=1, description="of AdamW, times the learning rate in each step"
+        ge=0,
+        le=1,
+        description="weight decay of AdamW; each step multiplies it by the learning rate",
     )
-    dropout: float = Field(ge=0, lt=1, description="share of pooled features dropped in training")
+    dropout: float = Field(
+        ge=0,
+        lt=1,
+        description="share of the features before the last layer that are dropped in training",
+    )
     label_smoothing: float = Field(
-        ge=0, lt=1, description="share of the target spread over all labels"
+        ge=0, lt=1, description="share of the target probability that is spread over all labels"
     )
-    augment: AugmentParams | None = Field(description="null: clips are trained on as they are")
+    augment: AugmentParams | None = Field(
+        description="augmentation of the training clips; null: none"
+    )
 
     @model_validator(mode="after")
-    def _the_ancestors_is_as_it_is(self) -> Self:
+    def _fcn_has_one_width(self) -> Self:
         if self.network == "fcn" and self.width != 1:
             raise ValueError(
-                f"train.width is 1 for fcn, not {self.width}: it has the ancestor's filters"
+                f"train.width must be 1 for train.network fcn, not {self.width}:"
+                " the number of its filters is fixed"
             )
         return self
 
 
 class Range(Section):
-    """An interval to search."""
+    """An interval to search, evenly or on a logarithmic scale."""
 
     low: float
     high: float
@@ -234,7 +291,7 @@ class Range(Section):
 
 
 class Choices(Section):
-    """Values to choose from."""
+    """Values to choose from in a search."""
 
     choices: Annotated[tuple[str | int | float | bool | None, ...], Field(strict=False)]
 
@@ -253,19 +310,28 @@ def _range_or_choices(where: Any) -> str:
 class TuneParams(Section):
     """The hyper-parameter search."""
 
-    trials: int = Field(ge=0, description="how many; 0: no search, `train` is taken as it is")
-    epochs: int = Field(ge=1, description="epochs of a trial; `train.epochs` is for the final run")
-    seed: int = Field(ge=0, lt=2**32, description="of the sampler")
-    workers: int | None = Field(ge=1, description="trials at a time; null: one a core")
-    timeout: float | None = Field(
-        gt=0, description="seconds after which no trial is begun; null: until all have run"
+    trials: int = Field(
+        ge=0, description="number of trials; 0: no search, `train` is used unchanged"
     )
-    prune: bool = Field(description="end a trial early that is worse than the others' median")
-    warm_start: bool = Field(description="try the best parameters of the last search first")
+    epochs: int = Field(ge=1, description="epochs per trial; the final training has `train.epochs`")
+    seed: int = Field(ge=0, lt=2**32, description="seed of the sampler")
+    workers: int | None = Field(
+        ge=1, description="number of trials that run at the same time; null: one per CPU"
+    )
+    timeout: float | None = Field(
+        gt=0, description="start no trial after this many seconds; null: run all"
+    )
+    prune: bool = Field(
+        description="end a trial early if it is worse than the median of the others"
+    )
+    warm_start: bool = Field(
+        description="first try the best parameters of the last search on the same dataset and test"
+        " fold"
+    )
     parameters_within: float | None = Field(
         ge=0,
-        description="search for few parameters too, and take the smallest network whose validation"
-        " log loss is this share above the best at most; null: log loss alone counts",
+        description="search for small networks too, and choose the smallest one whose validation"
+        " log loss is at most this share above the best; null: choose by log loss alone",
     )
     space: dict[
         str,
@@ -274,39 +340,44 @@ class TuneParams(Section):
             Discriminator(_range_or_choices),
         ],
     ] = Field(
-        description="keys of `train`, and where each is searched; not "
+        description="the keys of `train` to search, with an interval or choices for each; "
         + ", ".join(f"`{name}`" for name in NOT_SEARCHED)
+        + " cannot be searched"
     )
 
 
 class EvaluateParams(Section):
-    """The report on the test fold."""
+    """How the model is scored on the test fold."""
 
     bootstrap: int = Field(
-        ge=100, description="how often the test recordings are resampled for the interval"
+        ge=100, description="number of resamples of the test recordings for the confidence interval"
     )
-    confidence: float = Field(gt=0.5, lt=1, description="of the interval of the accuracy")
+    confidence: float = Field(
+        gt=0.5, lt=1, description="level of the confidence interval of the accuracy"
+    )
     coverage: float = Field(
         gt=0,
         le=1,
-        description="share of the validation clips that get an answer; what is less sure than these"
-        " is none of the labels",
+        description="share of the validation clips that the model should give a label; this sets"
+        " the threshold below which a prediction counts as none of the labels",
     )
-    seed: int = Field(ge=0, lt=2**32, description="of the resampling")
+    seed: int = Field(ge=0, lt=2**32, description="seed of the resampling")
 
 
 class CrossvalParams(Section):
-    """Every official fold as the test fold once, apart from ``dvc repro``."""
+    """Cross-validation, with ``dvc repro crossval/dvc.yaml``: each fold is the test fold once."""
 
     seeds: Annotated[
         tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(strict=False, min_length=1)
-    ] = Field(description="every fold is trained once with each")
+    ] = Field(description="seeds; each fold is trained once per seed")
     validate_: bool = Field(
         alias="validate",
-        description="whether the next fold chooses the epoch; if not, it trains too, and the last"
-        " epoch counts",
+        description="whether to keep the fold after the test fold for choosing the epoch; if not,"
+        " it is trained on too, and the last epoch counts",
     )
-    workers: int | None = Field(ge=1, description="trainings at a time; null: one a core")
+    workers: int | None = Field(
+        ge=1, description="number of trainings that run at the same time; null: one per CPU"
+    )
 
     @model_validator(mode="after")
     def _once_each(self) -> Self:
@@ -316,26 +387,29 @@ class CrossvalParams(Section):
 
 
 class RegisterParams(Section):
-    """The model registry."""
+    """How a model is registered, and when it becomes champion."""
 
-    name: str = Field(min_length=1, pattern=r"^[^/:'\"`]+$", description="of the registered model")
+    name: str = Field(
+        min_length=1, pattern=r"^[^/:'\"`]+$", description="name of the registered model"
+    )
     significance: float = Field(
         gt=0,
         lt=1,
         description="largest p-value at which a better candidate becomes champion, in a two-sided"
-        " paired permutation test over recordings; a candidate that is only as good as the champion"
-        " is promoted in at most half as many cases (0.05: 2.5%)",
+        " paired permutation test over recordings; a candidate that is only as good as"
+        " the champion is promoted in at most half as many cases (0.05: 2.5 %)",
     )
     min_gain: float = Field(
-        ge=0, lt=1, description="least gain in accuracy at which a candidate becomes champion"
+        ge=0, lt=1, description="smallest gain in accuracy at which a candidate becomes champion"
     )
     on_incomparable: Literal["keep", "replace", "fail"] = Field(
-        description="what happens to a champion that cannot be compared with the candidate"
+        description="what to do if the champion cannot be compared with the candidate because"
+        " data, labels or test fold differ: keep the champion, replace it, or fail"
     )
 
 
 class Params(Section):
-    """The whole of ``params.yaml``; a section is named after what reads it."""
+    """All of ``params.yaml``. Each section is named after the stage that reads it."""
 
     dataset: DatasetParams
     features: FeatureParams
@@ -347,9 +421,12 @@ class Params(Section):
     register_: RegisterParams = Field(alias="register")
 
     @model_validator(mode="after")
-    def _patience_has_a_fold(self) -> Self:
+    def _patience_needs_a_fold(self) -> Self:
         if self.train.patience and not self.crossval.validate_:
-            raise ValueError("train.patience needs crossval.validate: true, or null for itself")
+            raise ValueError(
+                "train.patience needs a validation fold: set it to null, or set"
+                " crossval.validate to true"
+            )
         return self
 
     @model_validator(mode="after")
@@ -359,17 +436,19 @@ class Params(Section):
             for value in _corners(where):
                 try:
                     with_values(self.train, {name: value})
-                except _AtOddsError:
-                    pass  # with a key that may be searched as well: see the next check
+                except _ConflictError:
+                    pass  # the other key may be searched too: see the next check
                 except UserError as error:
-                    raise ValueError(f"tune.space.{name} holds {_yaml(value)}: {error}") from None
+                    raise ValueError(
+                        f"tune.space.{name} contains {_yaml(value)}: {error}"
+                    ) from None
         return self
 
     @model_validator(mode="after")
-    def _space_holds_nothing_at_odds(self) -> Self:
+    def _space_has_no_conflict(self) -> Self:
         corners = {name: _corners(where) for name, where in self.tune.space.items()}
         first = {name: values[0] for name, values in corners.items()}
-        # No rule is about more than two keys, so the others stay at their first corner.
+        # No rule concerns more than two keys, so the others stay at their first value.
         for names in itertools.combinations(corners, min(2, len(corners))):
             for values in itertools.product(*(corners[name] for name in names)):
                 together = first | dict(zip(names, values, strict=True))
@@ -386,8 +465,8 @@ class Params(Section):
         return self
 
 
-class _AtOddsError(UserError):
-    """Values that are right one by one, but not together."""
+class _ConflictError(UserError):
+    """Values that are valid one by one, but not together."""
 
 
 def _check_searchable(name: str) -> None:
@@ -397,7 +476,7 @@ def _check_searchable(name: str) -> None:
         raise ValueError(f"tune.space.{name} is not a key of `train`")
     if name in NOT_SEARCHED:
         raise ValueError(
-            f"tune.space.{name} cannot be searched, for {NOT_SEARCHED[name]}: set train.{name}"
+            f"tune.space.{name} cannot be searched, because {NOT_SEARCHED[name]}: set train.{name}"
         )
     for section in _sections(annotation):
         raise ValueError(
@@ -407,12 +486,12 @@ def _check_searchable(name: str) -> None:
 
 
 def _corners(where: Range | Choices) -> tuple[Any, ...]:
-    """Values that stand for all that a search through `where` comes upon."""
+    """Return values that stand for all that a search of `where` may try."""
     return where.choices if isinstance(where, Choices) else (where.low, where.high)
 
 
 def _refusal(train: TrainParams, values: dict[str, Any]) -> str | None:
-    """Why `train` cannot take `values`; None if it can."""
+    """Return why `values` are not valid for `train`; None if they are."""
     try:
         with_values(train, values)
     except UserError as error:
@@ -421,15 +500,15 @@ def _refusal(train: TrainParams, values: dict[str, Any]) -> str | None:
 
 
 def with_values(train: TrainParams, values: dict[str, Any]) -> TrainParams:
-    """Training parameters with some of them replaced, checked like ``params.yaml``.
+    """Replace some training parameters, and check the result like ``params.yaml``.
 
     Parameters
     ----------
     train : TrainParams
         What to start from.
     values : dict
-        Keys of `train`, dotted where they are nested, and their new values; a whole float is
-        taken for an integer key.
+        New values by key of `train`; nested keys have dots. For an integer key, a whole float
+        such as 32.0 is accepted.
 
     Returns
     -------
@@ -438,7 +517,7 @@ def with_values(train: TrainParams, values: dict[str, Any]) -> TrainParams:
     Raises
     ------
     UserError
-        When there is no such key, or a value is of the wrong type or out of range.
+        When a key is unknown, or a value has the wrong type or is out of range.
     """
     merged = train.model_dump()
     for name, value in values.items():
@@ -453,12 +532,12 @@ def with_values(train: TrainParams, values: dict[str, Any]) -> TrainParams:
     try:
         return TrainParams.model_validate(merged)
     except ValidationError as error:
-        kind = UserError if error.errors()[0]["loc"] else _AtOddsError
+        kind = UserError if error.errors()[0]["loc"] else _ConflictError
         raise kind(_sentence(error)) from None
 
 
 def value_of(train: TrainParams, name: str) -> Any:
-    """Look up the dotted key `name` of `train`; None within a null."""
+    """Return the value of the dotted key `name` of `train`; None if a section above it is null."""
     value: Any = train
     for key in name.split("."):
         value = getattr(value, key, None)
@@ -472,7 +551,7 @@ def is_integer(name: str) -> bool:
 
 
 def _annotation(name: str) -> Any:
-    """Type of the key `name` of ``train``, dotted where it is nested; None if there is none."""
+    """Return the type of the dotted key `name` of ``train``; None if it does not exist."""
     model: Any = TrainParams
     for key in name.split("."):
         sections = _sections(model)
@@ -483,7 +562,7 @@ def _annotation(name: str) -> Any:
 
 
 def _sections(annotation: Any) -> list[type[Section]]:
-    """Sections that a key with this type may hold."""
+    """Return the sections that a key of this type may hold."""
     return [one for one in (annotation, *get_args(annotation)) if hasattr(one, "model_fields")]
 
 
@@ -502,7 +581,7 @@ def load(path: Path = paths.PARAMS) -> Params:
     Raises
     ------
     UserError
-        When the file is missing, is not YAML, or holds a wrong key or value.
+        When the file is missing, is not YAML, or has a wrong key or value.
     """
     try:
         values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
@@ -517,7 +596,7 @@ def load(path: Path = paths.PARAMS) -> Params:
 
 
 def _sentence(error: ValidationError) -> str:
-    """Put the first problem into one sentence that names the key."""
+    """Describe the first problem in one sentence that names the key."""
     problem = error.errors()[0]
     keys = _keys(problem["loc"])
     name = ".".join(keys)
@@ -535,9 +614,7 @@ def _sentence(error: ValidationError) -> str:
         message = "Input should be text, a number, true, false or null"
     if not name:
         return f"{message}."
-    if (
-        isinstance(problem["input"], dict) and kind == "value_error"
-    ):  # keys at odds, one by one right
+    if isinstance(problem["input"], dict) and kind == "value_error":  # keys that conflict
         return f"{name}: {message}."
     return f"{name} is {_yaml(problem['input'])}: {message[:1].lower()}{message[1:]}."
 
@@ -549,24 +626,24 @@ IN_YAML = {
     "model_type": "Input should be a mapping",
     "bool_type": "Input should be true or false",
 }
-"""What pydantic says in Python's words, by the type of its error."""
+"""Messages in the words of YAML, by type of pydantic's error; its own use Python's words."""
 
 SCALARS = ("str", "int", "float", "bool")
-"""What pydantic calls the members of a union of them."""
+"""Names of the members of a union, which pydantic adds to the key."""
 
 
 def _keys(where: tuple[int | str, ...]) -> list[str]:
-    """Keys as the file has them, of where pydantic found a problem."""
+    """Turn pydantic's location of a problem into the keys of the file."""
     keys = [*where]
     if keys[:2] == ["tune", "space"] and len(keys) > 3:
-        del keys[3]  # which of Range and Choices it took the value for
+        del keys[3]  # whether it is a Range or Choices
     if len(keys) > 1 and isinstance(keys[-2], int) and keys[-1] in SCALARS:
-        del keys[-1]  # an item of a list is not a section, so this is no key
+        del keys[-1]  # the type of an item of a list is not a key
     return [str(key) for key in keys]
 
 
 class _Yaml(reprlib.Repr):
-    """Shows values as YAML has them, and of long ones the beginning."""
+    """Shows values as in YAML, and only the beginning of long ones."""
 
     def __init__(self) -> None:
         super().__init__()

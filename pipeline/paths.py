@@ -1,6 +1,6 @@
-"""Where the stages read and write, relative to the repository's root.
+"""Name the files that the stages read and write, relative to the repository's root.
 
-``dvc.yaml`` names the same files; a test holds the two together.
+``dvc.yaml`` names the same files; a test checks that they agree.
 """
 
 from pathlib import Path
@@ -8,13 +8,13 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 
 LOCK = Path("dvc.lock")
-"""Written by DVC: what the stages were made from and what they made, by hash."""
+"""DVC's record of the hashes of every stage's inputs and outputs."""
 
 SOUNDS = Path("sounds")
-"""Where people put their own recordings; the default source of ``folder``."""
+"""Where users put their own recordings; the default source of the dataset ``folder``."""
 
 DOWNLOADS = Path("data/downloads")
-"""Archives and unpacked archives; not a stage output, so DVC never deletes it."""
+"""Archives, packed and unpacked. It is not a stage output, so DVC never deletes it."""
 
 AUDIO = Path("data/audio")
 CLIPS = Path("data/clips.csv")
@@ -49,10 +49,10 @@ LEARNING_CURVES = Path("reports/learning_curves.png")
 REGISTRATION = Path("models/registration.json")
 
 REPORT = Path("reports/report.html")
-"""One page about the run; made by ``python -m pipeline report``, not by a stage."""
+"""One page about the run. ``python -m pipeline report`` makes it, not a stage."""
 
 BUNDLE = Path("bundle")
-"""What the service serves; made by ``python -m pipeline package``, not by a stage."""
+"""What the service loads. ``python -m pipeline package`` makes it, not a stage."""
 
 CROSSVAL = Path("reports/crossval.json")
 CROSSVAL_FOLDS = Path("reports/crossval_folds.csv")
@@ -60,18 +60,18 @@ CROSSVAL_CLASSES = Path("reports/crossval_classes.csv")
 CROSSVAL_PREDICTIONS = Path("reports/crossval_predictions.csv")
 CROSSVAL_CONFUSION = Path("reports/crossval_confusion.png")
 CROSSVAL_UNITS = Path("crossval/units")
-"""Finished trainings of a cross-validation; not a stage output, so DVC never deletes it."""
+"""Finished trainings of a cross-validation. It is not a stage output, so DVC never deletes it."""
 
 CORRECTIONS = Path("labels.csv")
-"""Corrections of labels by hand: see :mod:`pipeline.data.corrections`."""
+"""Manual corrections of labels, see :mod:`pipeline.data.corrections`."""
 
 LABEL_ERRORS = Path("reports/label_errors.csv")
 LABEL_ERRORS_PAGE = Path("reports/label_errors.html")
-"""Of ``python -m pipeline label-errors``."""
+"""Likely label errors. ``python -m pipeline label-errors`` makes both files, not a stage."""
 
 LEAKS = Path("reports/leaks.csv")
 PROTOCOLS = Path("reports/protocols.csv")
-"""Of ``python -m pipeline leakcheck``."""
+"""Leaks found, and accuracy by protocol. ``python -m pipeline leakcheck`` makes both files."""
 
 OUTPUTS = {value for value in list(vars().values()) if isinstance(value, Path)} - {
     PARAMS,
@@ -87,4 +87,4 @@ OUTPUTS = {value for value in list(vars().values()) if isinstance(value, Path)} 
     LEAKS,
     PROTOCOLS,
 }
-"""What the stages write, so what is missing where one has not run."""
+"""The outputs of the stages. If one of them is missing, its stage has not run."""

@@ -29,7 +29,7 @@ def changed(tmp_path: Path, **changes: Any) -> Path:
     return path
 
 
-def test_the_shipped_file_is_valid_and_cannot_be_changed_in_memory() -> None:
+def test_the_shipped_file_is_valid_and_its_settings_are_immutable() -> None:
     settings = params.load(SHIPPED)
     with pytest.raises(ValueError, match="frozen"):
         settings.train.epochs = 1  # type: ignore[misc]
@@ -56,7 +56,7 @@ def test_the_shipped_file_is_valid_and_cannot_be_changed_in_memory() -> None:
         ({"dataset__source": ""}, "dataset.source is ''"),
         ({"dataset__sha256": "abc"}, "dataset.sha256 is 'abc'"),
         ({"tune__space__speed": {"low": 1, "high": 2}}, "tune.space.speed is not a key of `train`"),
-        ({"tune__space__dropout": {"low": 0.1, "high": 3.0}}, "tune.space.dropout holds 3.0"),
+        ({"tune__space__dropout": {"low": 0.1, "high": 3.0}}, "tune.space.dropout contains 3.0"),
         ({"tune__space__dropout": {"low": 0.5, "high": 0.1}}, "low must be smaller than high"),
         ({"tune__space__dropout": {"choices": []}}, "choices must not be empty"),
         ({"tune__space__dropout": 3}, "tune.space.dropout is 3"),
@@ -73,7 +73,7 @@ def test_the_shipped_file_is_valid_and_cannot_be_changed_in_memory() -> None:
             {"tune__space__network": {"choices": 3}},
             "tune.space.network.choices is 3: input should be a list.",
         ),
-        ({"tune__space__network": {"choices": [None]}}, "tune.space.network holds null: "),
+        ({"tune__space__network": {"choices": [None]}}, "tune.space.network contains null: "),
     ],
 )
 def test_a_wrong_key_or_value_is_one_sentence_that_names_it(
@@ -89,14 +89,14 @@ def test_a_wrong_key_or_value_is_one_sentence_that_names_it(
 @pytest.mark.parametrize(
     ("name", "where", "instead"),
     [
-        ("ensemble", {"choices": [1, 2]}, "a trial trains one network: set train.ensemble."),
-        ("epochs", {"low": 2, "high": 9}, "a trial has tune.epochs: set train.epochs."),
+        ("ensemble", {"choices": [1, 2]}, "each trial trains one network: set train.ensemble."),
+        ("epochs", {"low": 2, "high": 9}, "each trial trains for tune.epochs: set train.epochs."),
         ("patience", {"choices": [None, 3]}, "set train.patience."),
-        ("seed", {"low": 0, "high": 9}, "luck on the validation fold: set train.seed."),
+        ("seed", {"low": 0, "high": 9}, "luckiest one on the validation fold: set train.seed."),
         ("augment", {"choices": [None]}, "search its keys, such as augment.shift."),
     ],
 )
-def test_what_no_trial_could_vary_is_refused(
+def test_a_search_over_a_key_that_no_trial_can_vary_is_refused(
     tmp_path: Path, name: str, where: dict[str, Any], instead: str
 ) -> None:
     with pytest.raises(UserError) as caught:
@@ -113,30 +113,34 @@ def test_what_no_trial_could_vary_is_refused(
                 "tune__space__network": {"choices": ["cnn", "fcn"]},
                 "tune__space__width": {"low": 0.5, "high": 2},
             },
-            "network 'fcn' with width 0.5: train.width is 1 for fcn, not 0.5",
+            "network 'fcn' with width 0.5: train.width must be 1 for train.network fcn, not 0.5",
         ),
         (
             {
                 "tune__space__network": {"choices": ["cnn", "fcn"]},
                 "tune__space__width": {"low": 1, "high": 2},
             },
-            "network 'fcn' with width 2.0: train.width is 1 for fcn, not 2.0",
+            "network 'fcn' with width 2.0: train.width must be 1 for train.network fcn, not 2.0",
         ),
         (
             {"tune__space__network": {"choices": ["cnn", "fcn"]}, "train__width": 2.0},
-            "network 'fcn': train.width is 1 for fcn, not 2.0",
+            "network 'fcn': train.width must be 1 for train.network fcn, not 2.0",
         ),
     ],
 )
-def test_a_search_that_would_come_upon_values_at_odds_is_refused_with_these_alone(
+def test_a_search_that_could_combine_conflicting_values_is_refused_and_names_only_these(
     tmp_path: Path, change: dict[str, Any], allowed: str
 ) -> None:
     with pytest.raises(UserError) as caught:
         params.load(changed(tmp_path, **change))
-    assert f": tune.space allows {allowed}: it has the ancestor's filters." in str(caught.value)
+    assert f": tune.space allows {allowed}: the number of its filters is fixed." in str(
+        caught.value
+    )
 
 
-def test_values_of_train_that_are_searched_do_not_count_against_a_search(tmp_path: Path) -> None:
+def test_a_conflict_with_a_value_of_train_that_is_searched_itself_is_allowed(
+    tmp_path: Path,
+) -> None:
     searched = {
         "tune__space__network": {"choices": ["cnn", "two_stream"]},
         "tune__space__width": {"low": 0.5, "high": 2},
@@ -148,7 +152,7 @@ def test_values_of_train_that_are_searched_do_not_count_against_a_search(tmp_pat
 
 
 @pytest.mark.parametrize("text", ["", "- 1", "a: [", "\ttrain: 1", "train: {", "null", "42"])
-def test_a_file_that_is_no_mapping_is_one_sentence_that_names_the_file(
+def test_a_file_that_is_not_a_mapping_is_one_sentence_that_names_it(
     tmp_path: Path, text: str
 ) -> None:
     path = tmp_path / "params.yaml"
