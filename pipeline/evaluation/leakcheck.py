@@ -58,15 +58,6 @@ def main(*, training: bool = True) -> str:
     return line
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``python -m pipeline leakcheck``."""
-    parser.add_argument(
-        "--no-training",
-        action="store_true",
-        help="only compare the clips, which takes seconds instead of minutes",
-    )
-
-
 def run(options: argparse.Namespace) -> str:
     """Run the command with its options."""
     return main(training=not options.no_training)

@@ -354,23 +354,6 @@ def _value(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``python -m pipeline lineage``."""
-    parser.add_argument(
-        "reference",
-        nargs="?",
-        default=champions.CHAMPION,
-        metavar="REFERENCE",
-        help="version, alias, run id, git revision, bento or service (default: %(default)s)",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON for other programs")
-    parser.add_argument(
-        "--image",
-        metavar="DIGEST",
-        help="record on the version the digest of the image that serves it",
-    )
-
-
 def run(options: argparse.Namespace) -> str:
     """Run the command with its options and return the closing line."""
     return main(options.reference, options.json, options.image)

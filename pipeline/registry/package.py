@@ -408,22 +408,6 @@ def _examples(version: ModelVersion, folder: Path, spec: FeatureSpec) -> dict[st
         return {}  # a version made elsewhere has no evaluation of ours
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``python -m pipeline package``."""
-    parser.add_argument(
-        "version",
-        nargs="?",
-        default=champions.CHAMPION,
-        help="a version number or alias (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--examples",
-        action=argparse.BooleanOptionalAction,
-        help="publish one test clip per label on the service's page (default: yes, but no if the"
-        " dataset is a folder of your own recordings)",
-    )
-
-
 def run(options: argparse.Namespace) -> str:
     """Run the command with its options."""
     return main(options.version, options.examples)

@@ -106,14 +106,6 @@ def exists(client: MlflowClient, name: str, number: str) -> bool:
     return store.if_there(lambda: client.get_model_version(name, number)) is not None
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``python -m pipeline promote``."""
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("version", nargs="?", help="number or alias of the version")
-    which.add_argument("--rollback", action="store_true", help="go back to the previous champion")
-    parser.add_argument("--reason", required=True, help="why; it is kept with the version")
-
-
 def run(options: argparse.Namespace) -> str:
     """Run the command with its options and return the closing line."""
     return main(None if options.rollback else options.version, options.reason)

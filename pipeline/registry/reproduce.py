@@ -317,19 +317,6 @@ def _environment(variables: dict[str, str]) -> dict[str, str]:
     return {**without, "PATH": programs, **variables}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``python -m pipeline reproduce``."""
-    parser.add_argument(
-        "version",
-        nargs="?",
-        default=champions.CHAMPION,
-        help="number or alias of the version (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--search", action="store_true", help="repeat the hyper-parameter search as well"
-    )
-
-
 def run(options: argparse.Namespace) -> str:
     """Run the command with its options and return the closing line."""
     return main(options.version, options.search)

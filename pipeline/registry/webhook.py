@@ -307,17 +307,3 @@ def run(options: argparse.Namespace) -> str:
     if options.what == "test":
         return test()
     return serve(options.repository, options.host, options.port)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``python -m pipeline webhook``."""
-    commands = parser.add_subparsers(dest="what", required=True)
-    creating = commands.add_parser(
-        "create", help="create or update the webhook on the MLflow server"
-    )
-    creating.add_argument("url", help="address of the receiver, https")
-    commands.add_parser("test", help="let the MLflow server send an example message")
-    serving = commands.add_parser("serve", help="run the receiver")
-    serving.add_argument("--repository", required=True, help="OWNER/NAME on GitHub")
-    serving.add_argument("--host", default="127.0.0.1")
-    serving.add_argument("--port", type=int, default=8090)

@@ -20,7 +20,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import paths
 from pipeline.serving import bundle, prediction_log
 
 Values = Mapping[str, float | str]
@@ -220,19 +219,6 @@ def main(files: Sequence[Path], folder: Path) -> str:
     few = f"; fewer than {ENOUGH} say little" if len(predictions) < ENOUGH else ""
     lost = f"; {damaged} damaged lines skipped" if damaged else ""
     return f"{len(predictions)} predictions, large shift: {', '.join(large) or 'none'}{few}{lost}"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``python -m pipeline drift``."""
-    parser.add_argument(
-        "logs", nargs="+", type=Path, help="log files of the service (SOUND_PREDICTION_LOG)"
-    )
-    parser.add_argument(
-        "--bundle",
-        type=Path,
-        default=paths.BUNDLE,
-        help="the bundle that the service used (default: %(default)s)",
-    )
 
 
 def run(options: argparse.Namespace) -> str:

@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO
 
-from pipeline import cpus, paths
+from pipeline import cpus
 from pipeline.errors import UserError
 from pipeline.serving.classifier import Classifier, Silence
 from pipeline.sound import decoding
@@ -263,20 +263,6 @@ def write(out: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
 def _open(table: Path, mode: str = "r") -> IO[str]:
     """Open a table; file names that are not UTF-8 are kept byte by byte."""
     return table.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``python -m pipeline predict``."""
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder, or a glob")
-    parser.add_argument(
-        "--out", type=Path, default=Path("predictions.csv"), help="the table (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--bundle",
-        type=Path,
-        default=paths.BUNDLE,
-        help="the packaged model (default: %(default)s)",
-    )
 
 
 def run(options: argparse.Namespace) -> str:

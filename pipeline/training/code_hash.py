@@ -55,7 +55,14 @@ def closure(module: str) -> dict[str, Path]:
     -------
     dict
         Dotted name and file of each.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If there is no such module.
     """
+    if _file(module) is None:
+        raise ModuleNotFoundError(module)
     found: dict[str, Path] = {}
     waiting = {module}
     while waiting:

@@ -1,5 +1,7 @@
-"""``python -m pipeline``: every command is listed, explains itself, and is light to ask for."""
+"""``python -m pipeline`` lists every command, and help is quick."""
 
+import argparse
+import ast
 import re
 import subprocess
 import sys
@@ -7,24 +9,60 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.__main__ import COMMANDS, main
+from pipeline.__main__ import main
+from pipeline.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_list_of_commands_imports_nothing_but_the_standard_library() -> None:
+def imported(*arguments: str) -> set[str]:
+    """Run the front door in a process and return the libraries that it imports."""
     script = (
         "import sys; before = set(sys.modules)\n"
-        "from pipeline.__main__ import main; main([])\n"
+        "from pipeline.__main__ import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
         "loaded = {name.split('.')[0] for name in set(sys.modules) - before} - {'pipeline'}\n"
         "print(*sorted(loaded - sys.stdlib_module_names), file=sys.stderr)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stderr.strip() == ""
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stderr.split())
+
+
+def test_help_imports_nothing_but_the_standard_library() -> None:
+    assert imported() == set()
+    assert imported("lineage", "--help") == set()
+    assert imported("train", "--help") == set()
+
+
+def test_every_command_is_listed_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    shown = capsys.readouterr().out
     for name, command in COMMANDS.items():
-        assert re.search(rf"^  {name} +{re.escape(command.does)}$", done.stdout, re.MULTILINE)
+        assert re.search(rf"^  {name} +{re.escape(command.does)}$", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_module_of_a_command_has_what_the_front_door_calls(name: str) -> None:
+    command = COMMANDS[name]
+    file = ROOT.joinpath("pipeline", *command.module.split(".")).with_suffix(".py")
+    functions = {
+        n.name: n for n in ast.parse(file.read_text()).body if isinstance(n, ast.FunctionDef)
+    }
+    called = functions["run" if command.add_options else "main"]
+    assert len(called.args.args) == (1 if command.add_options else 0)
+
+
+def test_commands_are_about_the_champion_by_default() -> None:
+    from pipeline.registry.champions import CHAMPION
+
+    for name, given in (("lineage", "reference"), ("reproduce", "version"), ("package", "version")):
+        parser = argparse.ArgumentParser()
+        add_options = COMMANDS[name].add_options
+        assert add_options is not None
+        add_options(parser)
+        assert getattr(parser.parse_args([]), given) == CHAMPION
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -35,6 +73,7 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     shown = capsys.readouterr().out
     assert shown.startswith(f"usage: python -m pipeline {name} ")
     assert len(shown.splitlines()) > 4
+    assert f"python -m pipeline {name}" in shown.partition("\n")[2] or "dvc repro" in shown
 
 
 def test_an_unknown_command_is_refused_with_the_known_ones(
