@@ -1,5 +1,7 @@
 """Write one page about the last run and log it to its MLflow run.
 
+    python -m pipeline report
+
 The page is a single file with everything in it, sounds included. It loads nothing from a server,
 so it can be mailed, archived or read offline.
 """

@@ -1,1 +1,1 @@
-"""What runs, in order: a module for each stage, with `main` alone."""
+"""What runs, in order: one module per stage, each only with its `main` and its closing line."""

@@ -1,10 +1,11 @@
-"""Stage ``crossval``: train and score every official fold once with each seed.
+"""Train and score every official fold once with each seed.
+
+    dvc repro crossval/dvc.yaml
+    python -m pipeline crossval
 
 This is the protocol that published figures use. It is not part of ``dvc repro``, because it trains
 one network per fold and seed. The figures are written to ``reports/crossval.json``. Finished units
-are kept, so that a cross-validation that was stopped continues.
-
-Example: ``dvc repro crossval/dvc.yaml``
+are kept, so a cross-validation that was stopped continues.
 """
 
 from pipeline import drawing, params, paths, tables

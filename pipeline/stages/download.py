@@ -1,4 +1,10 @@
-"""Stage ``download``: fetch or generate the clips and make the clips table."""
+"""Fetch or generate the clips of the dataset and write the table of clips.
+
+    python -m pipeline download
+
+The ``dataset`` section of ``params.yaml`` says which dataset. Label corrections in ``labels.csv``
+are applied, and clips that cannot be used are left out. The result is in ``data/``.
+"""
 
 from pipeline import drawing, params, paths, tables
 from pipeline.data import corrections, datasets, prepare, source

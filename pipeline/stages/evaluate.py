@@ -1,9 +1,9 @@
-"""Stage ``evaluate``: score the trained network on the test fold.
+"""Score the trained network on the test fold.
+
+    python -m pipeline evaluate
 
 The figures are written to ``reports/metrics.json``, with the predictions, tables and pictures
-beside them, and all of it is added to the MLflow run of the training.
-
-Example: ``python -m pipeline evaluate``
+beside them. All of it is added to the MLflow run of the training.
 """
 
 from pipeline import params, paths, tables

@@ -1,4 +1,9 @@
-"""Stage ``featurize``: extract the features of every clip into one array."""
+"""Extract the features of every clip into one array.
+
+    python -m pipeline featurize
+
+The ``features`` section of ``params.yaml`` says which features. The result is in ``features/``.
+"""
 
 import time
 

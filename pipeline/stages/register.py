@@ -1,4 +1,10 @@
-"""Stage ``register``: register the model as a version and decide about its alias."""
+"""Register the model as a version and decide about its alias.
+
+    python -m pipeline register
+
+A version that is better than the champion on the same test clips becomes the champion; any other
+becomes a challenger. The ``register`` section of ``params.yaml`` says what counts as better.
+"""
 
 from pipeline import params, paths, tables
 from pipeline.registry import champions, versions

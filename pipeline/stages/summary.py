@@ -1,24 +1,19 @@
-"""What the pipeline made, as a short table on the terminal: the end of ``make run``."""
+"""Print what the last run made, as a short table: the end of ``make run``.
 
-import json
+python -m pipeline summary
+"""
 
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import paths
+from pipeline import paths, tables
 
 
 def main() -> str:
-    """Print the table.
-
-    Returns
-    -------
-    str
-        The closing line.
-    """
-    card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
-    figures = json.loads(paths.METRICS.read_text(encoding="utf-8"))
-    version = json.loads(paths.REGISTRATION.read_text(encoding="utf-8"))
+    """Print the table; return the closing line."""
+    card = tables.read_json(paths.DATASET)
+    figures = tables.read_json(paths.METRICS)
+    version = tables.read_json(paths.REGISTRATION)
     console = Console()
     table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_row(
@@ -40,7 +35,9 @@ def main() -> str:
     table.add_row("see the runs", "make ui")
     table.add_row("try it", "make serve")
     table.add_row("another dataset", "dvc exp run -S dataset.name=esc10")
-    table.add_row("your own sounds", "put them into sounds/, then -S dataset.name=folder")
+    table.add_row(
+        "your own sounds", "put them into sounds/, then dvc exp run -S dataset.name=folder"
+    )
     console.print()
     console.print(table)
     console.print()

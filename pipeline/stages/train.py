@@ -1,10 +1,9 @@
-"""Stage ``train``: train the network with the best parameters of the search, and log the run.
+"""Train the network with the best parameters of the search, and log the run.
 
-The epoch with the lowest validation log loss is kept. The validation fold also calibrates the
-network. The model is written to ``models/``, and its MLflow run has everything that it was made
-from.
+    python -m pipeline train
 
-Example: ``python -m pipeline train``
+The epoch with the lowest validation log loss is kept, and the validation fold calibrates the
+network. The model is written to ``models/``. Its MLflow run records what it was made from.
 """
 
 import mlflow

@@ -1,10 +1,10 @@
-"""Stage ``tune``: search hyper-parameters on the validation fold.
+"""Search hyper-parameters on the validation fold.
 
-Runs the trials that the search still lacks; a search that was stopped continues. The best trial's
-parameters are written to ``models/best_params.json``, for the train stage, and all trials to
-``reports/trials.csv``. The ``tune`` section of ``params.yaml`` says what is searched.
+    python -m pipeline tune
 
-Example: ``python -m pipeline tune``
+This runs the trials that the search still lacks, so a search that was stopped continues. The
+``tune`` section of ``params.yaml`` says what is searched. The best trial's parameters are written
+to ``models/best_params.json``, for the train stage, and all trials to ``reports/trials.csv``.
 """
 
 import mlflow
