@@ -33,7 +33,7 @@ def runs(repository: Repository, stage: str) -> list[Run]:
 
 
 def test_every_fold_is_scored_once_by_networks_that_did_not_see_it(used: Repository) -> None:
-    used.set(crossval__seeds=[1, 2])
+    used.set(crossval__seeds=[1, 2], crossval__workers=2)
     output = used.ok("dvc repro crossval/dvc.yaml")
     assert "6 of 6 units trained now" in output
     folds = pd.read_csv(used.folder / "reports/crossval_folds.csv")
@@ -77,7 +77,6 @@ def test_without_validation_all_other_folds_train_and_the_last_epoch_counts(
 def test_a_cross_validation_killed_in_the_middle_trains_only_what_is_missing(
     used: Repository,
 ) -> None:
-    used.set(crossval__workers=1)
     with (used.folder / "killed.log").open("w") as log:
         process = subprocess.Popen(
             ["python", "-m", "pipeline", "crossval"],

@@ -216,7 +216,7 @@ def test_the_gate_promotes_what_is_better_on_the_same_clips(used: Repository) ->
     output = used.ok("python -m pipeline register")
     assert "version 2 registered, alias champion" in output
     version = store(used).get_model_version_by_alias("sound-classifier", "champion")
-    assert "better: 100.0% against" in version.tags["decision"]
+    assert "it is right on 100.0% of" in version.tags["decision"]
     assert "| **the candidate right**&emsp; |" in version.description
 
 

@@ -148,7 +148,7 @@ def test_no_message_contains_a_password(first: Repository, team: Team) -> None:
         ("tune", {"OPTUNA_STORAGE": wrong}),
         ("register", {"MLFLOW_TRACKING_URI": store}),
     ):
-        done = first.run(f"python -m pipeline.{command}", **{**team.environment, **settings})
+        done = first.run(f"python -m pipeline {command}", **{**team.environment, **settings})
         assert done.returncode == 1
         assert "f0rgotten" not in done.stdout
         assert "Traceback" not in done.stdout
