@@ -1,1 +1,1 @@
-"""Which clips, labels and folds: datasets, downloads, corrections, splits and the feature store."""
+"""Clips, labels and folds: datasets, downloads, corrections, splits and the feature store."""

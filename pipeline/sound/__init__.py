@@ -1,1 +1,1 @@
-"""All that knows sound: decoding, features, augmentation, networks, fingerprints."""
+"""Everything specific to sound: decoding, features, augmentation, networks, fingerprints."""

@@ -1,8 +1,8 @@
-"""File or bytes to a mono waveform: the only place where sound is decoded.
+"""Decode sound files to mono waveforms; no other module decodes sound.
 
-libsndfile reads what it knows (WAV, FLAC, Ogg, MP3, AIFF, ...); FFmpeg, through PyAV,
-reads what browsers and phones record besides (WebM, M4A). Everything is decoded in
-bounded blocks and measured, because a header may claim any length.
+libsndfile reads WAV, FLAC, Ogg, MP3, AIFF and more. FFmpeg, through PyAV, reads the formats that
+browsers and phones record and libsndfile cannot read (WebM, M4A). Everything is decoded in blocks
+and measured, because a header may claim any length.
 """
 
 import faulthandler
@@ -26,53 +26,55 @@ from numpy.typing import NDArray
 Waveform = NDArray[np.float32]
 
 BLOCK = 1 << 18
-"""Numbers decoded at a time, over all channels: 1 MiB of float32."""
+"""Samples decoded at a time, over all channels: 1 MiB of float32."""
 
 SAMPLE_RATES = range(1_000, 1_000_001)
-"""Hz; a header that claims less would make resampling blow the clip up."""
+"""Accepted sample rates in Hz. A lower one in a header would make a resampled clip huge."""
 
 LOUDEST = 1e6
-"""Times full scale; beyond it, or NaN, a sample is damage and would overflow later sums."""
+"""Largest sample, as a multiple of full scale. Larger ones and NaN are damage, and later sums
+would overflow."""
 
 SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".mka"),
     *(".3gp", ".amr", ".wma", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64"),
 )
-"""Endings of files that are taken for clips; others, such as notes, are left alone."""
+"""Suffixes of the files that count as clips. Other files, such as notes, are ignored."""
 
 TOLERATED = 1_000
-"""Damaged Ogg files that libsndfile is shown; after them FFmpeg reads all Ogg files. libsndfile
-never lets go of 6 KB of one whose Vorbis header it cannot read: many of them would fill the memory.
+"""Number of damaged Ogg files that libsndfile may open; after that FFmpeg reads all Ogg files.
+libsndfile never frees 6 KB of each file whose Vorbis header it cannot read, so many such uploads
+would fill the memory.
 """
 
 _damaged_ogg = 0
 
-# FFmpeg's other demuxers include play lists, which open further files and addresses.
+# FFmpeg's other demuxers include playlists, which open more files and addresses.
 _CONTAINERS = "mov,matroska,ogg,wav,aac,amr,asf"
 
 
 class AudioError(Exception):
-    """A clip that cannot be used; the message is one sentence, without the file's path."""
+    """The clip cannot be used. The message is one sentence without the file's path."""
 
 
 class LimitError(AudioError):
-    """A clip that is longer than whoever decodes it will take."""
+    """The clip is longer than the caller allows."""
 
 
 class SlowError(LimitError):
-    """A clip that takes longer to decode than whoever decodes it will wait."""
+    """The clip takes longer to decode than the caller allows."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of other people's sound is decoded before it is refused.
+    """How much is decoded of an untrusted clip before it is refused.
 
     Attributes
     ----------
     seconds : float
-        Of sound.
+        Length of the clip.
     work_seconds : float
-        Of decoding, by the clock.
+        Time that decoding takes.
     """
 
     seconds: float = math.inf
@@ -81,12 +83,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a clip turned out to hold once decoded.
+    """What decoding a clip found out about it.
 
     Attributes
     ----------
     seconds : float
-        Length of what was decoded, whatever the header says.
+        Length of the decoded sound, whatever the header says.
     sample_rate : int
         Hz, as recorded.
     channels : int
@@ -113,10 +115,10 @@ class _Stream:
 
 
 def mute_decoders() -> None:
-    """Keep from standard error what native code writes there; Python goes on writing to it.
+    """Discard what native code writes to standard error; Python still writes to it.
 
-    libmpg123 remarks on each damaged frame, so that an upload could fill a log. Where native code
-    crashes, Python still says where it was called.
+    libmpg123 writes a line about each damaged frame, so an upload could fill a log. If native code
+    crashes, Python still reports where it was called.
     """
     sys.stderr.flush()
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
@@ -139,14 +141,14 @@ def sound_files(root: Path, below: str = ".") -> list[str]:
     Returns
     -------
     list of str
-        POSIX paths relative to `root`, sorted; hidden files are left out, links to folders
+        POSIX paths relative to `root`, sorted. Hidden files are left out; links to folders are
         followed.
     """
     found, seen = [], set()
     for here, folders, files in os.walk(root / below, followlinks=True):
         folder = Path(here)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if folder.resolve() in seen:  # a link in a circle, or a second one to the same place
+        if folder.resolve() in seen:  # a circular link, or a second link to the same folder
             folders.clear()
             continue
         seen.add(folder.resolve())
@@ -171,61 +173,75 @@ def load(
     source : Path or bytes
         An audio file, or its content.
     sample_rate : int
-        Hz of the result; resampled by soxr at its high quality.
+        Sample rate of the result in Hz. soxr resamples, at its high quality.
     max_seconds : float, optional
         Nothing beyond this time is decoded.
     limits : Limits, optional
-        Beyond these the clip is refused, and until then never held at its own sample rate.
+        A clip beyond these is refused. Memory never holds it at its own sample rate.
 
     Returns
     -------
-    ndarray, shape (samples,), float32
+    array, shape (samples,), float32
         The mean of the channels; full scale is 1.
 
     Raises
     ------
     AudioError
-        When the source is not audio, is damaged, empty, or holds samples that are no numbers.
+        When the source is not audio, is damaged or empty, or has samples that are not numbers.
     LimitError
         When the clip is beyond the limits.
     """
     limits = limits or Limits()
     until = time.monotonic() + limits.work_seconds
     with _open(source) as stream:
-        rate = stream.sample_rate
-        wanted = math.inf if max_seconds is None else math.ceil(max_seconds * rate)
-        most = limits.seconds * rate
         resampler = None
-        if rate != sample_rate:
-            resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
-        parts: list[Waveform] = []
-        have = 0
-        for block in stream.blocks:
-            part = block[: int(min(len(block), wanted - have))]
-            # most clips have one channel, and a mean over one costs as much as a decoded frame
-            mono = part[:, 0] if part.shape[1] == 1 else part.mean(axis=1)
-            have += len(mono)
-            if have > most:
-                raise LimitError(f"The clip is longer than {limits.seconds:g} seconds.")
-            if time.monotonic() > until:
-                raise SlowError(
-                    f"The clip takes longer than {limits.work_seconds:g} seconds to decode."
-                )
-            parts.append(resampler.resample_chunk(mono) if resampler else mono)
-            if have >= wanted:
-                break
-    if not have:
-        raise AudioError("The file holds no samples.")
+        if stream.sample_rate != sample_rate:
+            resampler = soxr.ResampleStream(
+                stream.sample_rate, sample_rate, 1, dtype="float32", quality="HQ"
+            )
+        parts = [
+            resampler.resample_chunk(block) if resampler else block
+            for block in _mono_blocks(stream, max_seconds, limits, until)
+        ]
     if resampler:
         parts.append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
     wave = _joined(parts)
     if not len(wave):
-        raise AudioError("The file holds less than one sample at the wanted rate.")
+        raise AudioError("The clip is shorter than one sample at the requested rate.")
     return wave if max_seconds is None else wave[: math.ceil(max_seconds * sample_rate)]
 
 
+def _mono_blocks(
+    stream: _Stream, max_seconds: float | None, limits: Limits, until: float
+) -> Iterator[Waveform]:
+    """Yield the mean of the channels block by block, up to `max_seconds`.
+
+    Raises AudioError when there is no sample, and LimitError when the clip is beyond `limits` or
+    the clock beyond `until`.
+    """
+    rate = stream.sample_rate
+    wanted = math.inf if max_seconds is None else math.ceil(max_seconds * rate)
+    have = 0
+    for block in stream.blocks:
+        part = block[: int(min(len(block), wanted - have))]
+        # Most clips have one channel, and the mean over it would take as long as decoding.
+        mono = part[:, 0] if part.shape[1] == 1 else part.mean(axis=1)
+        have += len(mono)
+        if have > limits.seconds * rate:
+            raise LimitError(f"The clip is longer than {limits.seconds:g} seconds.")
+        if time.monotonic() > until:
+            raise SlowError(
+                f"The clip takes longer than {limits.work_seconds:g} seconds to decode."
+            )
+        yield mono
+        if have >= wanted:
+            break
+    if not have:
+        raise AudioError("The file contains no samples.")
+
+
 def _joined(parts: list[Waveform]) -> Waveform:
-    """Join blocks and let go of each on the way: a long clip is never in memory twice."""
+    """Join blocks and free each one on the way, so that a long clip is never in memory twice."""
     wave = np.empty(sum(map(len, parts)), np.float32)
     end = len(wave)
     while parts:
@@ -250,7 +266,7 @@ def probe(source: Path | bytes) -> AudioInfo:
     Raises
     ------
     AudioError
-        When the source is not audio, is damaged, empty, or holds samples that are no numbers.
+        When the source is not audio, is damaged or empty, or has samples that are not numbers.
     """
     samples, peak = 0, 0.0
     with _open(source) as stream:
@@ -258,7 +274,7 @@ def probe(source: Path | bytes) -> AudioInfo:
             samples += len(block)
             peak = max(peak, float(block.max()), -float(block.min()))
     if not samples:
-        raise AudioError("The file holds no samples.")
+        raise AudioError("The file contains no samples.")
     return AudioInfo(
         seconds=samples / stream.sample_rate,
         sample_rate=stream.sample_rate,
@@ -270,10 +286,10 @@ def probe(source: Path | bytes) -> AudioInfo:
 
 @contextmanager
 def _open(source: Path | bytes) -> Iterator[_Stream]:
-    """Open with whichever library knows the format; their errors become AudioError."""
+    """Open with the library that can read the format; its errors become AudioError."""
     with ExitStack() as stack:
         try:
-            # Unbuffered, because libsndfile gets the bare descriptor.
+            # Unbuffered, because libsndfile gets the file descriptor.
             file: IO[bytes] = stack.enter_context(
                 _Bytes(source) if isinstance(source, bytes) else source.open("rb", buffering=0)
             )
@@ -291,12 +307,12 @@ def _open(source: Path | bytes) -> Iterator[_Stream]:
 def _checked(blocks: Iterator[Waveform]) -> Iterator[Waveform]:
     for block in blocks:
         if not (np.abs(block) <= LOUDEST).all():
-            raise AudioError("The file holds samples that are not numbers or far out of range.")
+            raise AudioError("The file contains samples that are not numbers or far out of range.")
         yield block
 
 
 class _Bytes(io.BytesIO):
-    """Bytes that a damaged header cannot ask for a place before the first."""
+    """Bytes in memory; a damaged header cannot make them seek before the first byte."""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         start = (0, self.tell(), len(self.getbuffer()))[whence]
@@ -304,12 +320,12 @@ class _Bytes(io.BytesIO):
 
 
 def _libsndfile(file: IO[bytes], stack: ExitStack) -> _Stream | None:
-    """Open with libsndfile; None where it cannot read the file, or is not to be asked."""
-    global _damaged_ogg  # noqa: PLW0603  # what is lost is lost to the process
+    """Open with libsndfile; None if it cannot read the file or must not try."""
+    global _damaged_ogg  # noqa: PLW0603  # the memory is lost to the whole process
     ogg = _looks_like_ogg(file)
     if ogg and _damaged_ogg >= TOLERATED:
         return None
-    # By descriptor, not by path: the name's ending must not decide how it is read.
+    # By descriptor, not by path: the file name's suffix must not decide how it is read.
     by = file if isinstance(file, io.BytesIO) else file.fileno()
     try:
         sound = stack.enter_context(soundfile.SoundFile(by, closefd=False))
@@ -322,7 +338,7 @@ def _libsndfile(file: IO[bytes], stack: ExitStack) -> _Stream | None:
 
 
 def _looks_like_ogg(file: IO[bytes]) -> bool:
-    """Whether libsndfile would take a file for Ogg: it skips ID3 tags, however many there are."""
+    """Whether libsndfile would read a file as Ogg; it skips any number of ID3 tags before it."""
     head = file.read(10)
     tags = 0
     while head[:3] == b"ID3" and len(head) == 10 and tags < 100:
@@ -342,7 +358,7 @@ def _libsndfile_blocks(sound: soundfile.SoundFile) -> Iterator[Waveform]:
         while len(block := sound.read(frames, dtype="float32", always_2d=True)):
             yield block
     except soundfile.SoundFileError:
-        raise AudioError("The file is damaged: it stops decoding in the middle.") from None
+        raise AudioError("The file is damaged: decoding stops in the middle.") from None
 
 
 def _ffmpeg(file: IO[bytes], stack: ExitStack) -> _Stream:
@@ -353,25 +369,25 @@ def _ffmpeg(file: IO[bytes], stack: ExitStack) -> _Stream:
             av.open(file, options={"format_whitelist": _CONTAINERS}, metadata_errors="ignore")
         )
         if not container.streams.audio:
-            raise AudioError("The file holds no sound.")
+            raise AudioError("The file contains no sound.")
         frames = container.decode(audio=0)
         first = next(frames, None)
     except (av.FFmpegError, ValueError):
         raise AudioError("The file is not audio in a format that can be read.") from None
     if first is None:
-        raise AudioError("The file holds no samples.")
+        raise AudioError("The file contains no samples.")
 
     channels = first.layout.nb_channels
 
     def blocks() -> Iterator[Waveform]:
-        # Interleaved: PyAV reads past its eight planes when there are more channels.
+        # Interleaved: PyAV reads beyond its eight planes when there are more channels.
         to_float = av.AudioResampler(format="flt", layout=first.layout, rate=first.sample_rate)
         try:
             for frame in chain([first], frames):
                 for converted in to_float.resample(frame):
                     yield converted.to_ndarray().reshape(-1, channels)
         except (av.FFmpegError, ValueError):
-            raise AudioError("The file is damaged: it stops decoding in the middle.") from None
+            raise AudioError("The file is damaged: decoding stops in the middle.") from None
 
     codec = container.streams.audio[0].codec_context.name.upper()
     return _Stream(first.sample_rate, channels, codec, blocks())

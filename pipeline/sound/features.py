@@ -1,9 +1,9 @@
-"""Waveform to feature array: the only feature code, for training and for the service.
+"""Turn waveforms into feature arrays, with the same code for training and for the service.
 
-Extraction needs numpy and scipy alone. What librosa is asked for (filterbank, window, cosine
-transform) it is asked once, by :func:`make_spec`; the answer travels in the :class:`FeatureSpec`.
-Nothing here calls a BLAS, whose threads would fight with ours for the cores and whose sums
-depend on their number: a clip has the same features, to the bit, wherever they are computed.
+Extraction needs only numpy and scipy. :func:`make_spec` gets filterbank, window and cosine
+transform from librosa once, and the :class:`FeatureSpec` carries them. Nothing here calls a BLAS:
+its threads would compete with ours for the CPUs, and its sums depend on their number. So a clip has
+the same features, bit by bit, wherever they are computed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 FLOOR = 1e-10
-"""Power below which decibels are cut; `amin` of ``librosa.power_to_db``."""
+"""Smallest power that is converted to decibels; `amin` of ``librosa.power_to_db``."""
 
 DERIVATIVE_FRAMES = 9
 """Frames that a derivative is estimated from; `width` of ``librosa.feature.delta``."""
@@ -40,48 +40,48 @@ DERIVATIVE_FRAMES = 9
 FRAMES = 32
 """Frames that are transformed at a time.
 
-All at once their arrays would be so large that the allocator takes fresh pages from the system
-for every clip, which costs two threads as much as the transform itself.
+With all frames at once, the arrays would be so large that the allocator takes new pages from the
+system for every clip, which takes two threads as long as the transform itself.
 """
 
 CHUNK = 256
-"""Rows of a feature array that are in memory at a time."""
+"""Rows of a feature array that are read into memory at a time."""
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureSpec:
-    """All that turns a waveform into features; saved with the model, used by the service.
+    """Everything that feature extraction needs; saved with the model and used by the service.
 
     Attributes
     ----------
     kind : {'logmel', 'mfcc', 'stft'}
     sample_rate : int
-        Of the waveform, in Hz.
+        Sample rate of the waveform in Hz.
     seconds : float
         Length of a window.
     longer : {'cut', 'split'}
-        What becomes of waveforms longer than a window, see :func:`windows`.
+        What happens to waveforms longer than a window, see :func:`windows`.
     standardise : bool
-        Whether :func:`normalise` has something to do.
+        Whether :func:`normalise` scales the bands.
     n_fft, hop_length : int
         Length of a frame and distance between frames, in samples.
     top_db : float
-        Values further below the window's peak are cut there, in dB.
-    window : array, shape (n_fft,)
-        What frames are multiplied with.
+        Values further below the window's peak are raised to this distance, in dB.
+    window : array, shape (n_fft,), float32
+        What frames are multiplied by.
     n_mels, fmin, fmax
-        Mel bands and where they begin and end, in Hz; None for 'stft'.
+        Number of mel bands, and where they begin and end in Hz; None for 'stft'.
     n_mfcc : int or None
-        Number of cepstral coefficients; 'mfcc' only.
+        Number of cepstral coefficients; only for 'mfcc'.
     derivatives : int
-        Orders of derivatives stacked under the coefficients; 'mfcc' only.
-    filterbank : array, shape (n_mels, 1 + n_fft // 2), or None
-        Power spectrum to mel bands.
-    dct : array, shape (n_mfcc, n_mels), or None
-        Mel bands in dB to cepstral coefficients.
-    slopes : array, shape (derivatives, 9), or None
+        How many derivatives follow the coefficients; only for 'mfcc'.
+    filterbank : array, shape (n_mels, 1 + n_fft // 2), float32, or None
+        Turns a power spectrum into mel bands.
+    dct : array, shape (n_mfcc, n_mels), float32, or None
+        Turns mel bands in dB into cepstral coefficients.
+    slopes : array, shape (derivatives, 9), float32, or None
         Savitzky-Golay kernels of the derivatives.
-    mean, std : array, shape (bands,), or None
+    mean, std : array, shape (bands,), float32, or None
         Statistics of the training folds, see :func:`statistics`.
     """
 
@@ -107,12 +107,12 @@ class FeatureSpec:
 
     @property
     def samples(self) -> int:
-        """Length of a window in samples."""
+        """Return the length of a window in samples."""
         return round(self.seconds * self.sample_rate)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Bands and frames of a window's features."""
+        """Return the numbers of bands and frames of a window's features."""
         bands = self.n_mfcc or self.n_mels or 1 + self.n_fft // 2
         # an odd n_fft is padded by one sample less than it is long
         frames = 1 + (self.samples - self.n_fft % 2) // self.hop_length
@@ -120,12 +120,12 @@ class FeatureSpec:
 
     @cached_property
     def filters(self) -> scipy.sparse.csr_array:
-        """The filterbank without its zeros, 98 of 100 values."""
+        """Return the filterbank as a sparse matrix: 98 of 100 values are zero."""
         return scipy.sparse.csr_array(self.filterbank)
 
     @cached_property
     def centres(self) -> NDArray[np.float64]:
-        """Frequency of each band of 'logmel' and 'stft' in Hz, the middle of its filter."""
+        """Return the middle frequency in Hz of each band of 'logmel' or 'stft', float64."""
         bins = np.linspace(0, self.sample_rate / 2, 1 + self.n_fft // 2)
         if self.filterbank is None:
             return bins
@@ -133,12 +133,12 @@ class FeatureSpec:
         return middles
 
     def with_statistics(self, mean: NDArray[Any], std: NDArray[Any]) -> FeatureSpec:
-        """Complete the spec with the statistics of the training folds.
+        """Return a copy with the statistics of the training folds.
 
         Parameters
         ----------
         mean, std : array, shape (bands,)
-            As :func:`statistics` gives them.
+            As :func:`statistics` returns them.
 
         Returns
         -------
@@ -147,17 +147,17 @@ class FeatureSpec:
         return dataclasses.replace(self, mean=_floats(mean), std=_floats(std))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the settings, without the arrays, for records of a run."""
+        """Return the settings without the arrays, to log them."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {k: v for k, v in values.items() if k not in ARRAYS and v is not None}
 
     def save(self, path: Path) -> None:
-        """Write the spec as one ``.npz``; equal specs give equal bytes.
+        """Write the spec to one ``.npz`` file; equal specs give equal bytes.
 
         Parameters
         ----------
         path : Path
-            Is overwritten.
+            An existing file is overwritten.
         """
         arrays = {name: getattr(self, name) for name in ARRAYS}
         held = {name: array for name, array in arrays.items() if array is not None}
@@ -181,7 +181,7 @@ class FeatureSpec:
         Raises
         ------
         UserError
-            When there is no such file or it holds no feature spec.
+            When the file is missing or is not a feature spec.
         """
         try:
             with np.load(path, allow_pickle=False) as held:
@@ -197,14 +197,14 @@ ARRAYS = ("window", "filterbank", "dct", "slopes", "mean", "std")
 
 
 def make_spec(params: FeatureParams, clip_seconds: float) -> FeatureSpec:
-    """Make a spec from settings; the one place that needs librosa.
+    """Make a spec from settings. Of this module, only this function needs librosa.
 
     Parameters
     ----------
     params : FeatureParams
         Section ``features`` of ``params.yaml``.
     clip_seconds : float
-        The dataset's nominal clip length, taken where `params` gives no length.
+        The dataset's clip length in seconds, used where `params` has no window length.
 
     Returns
     -------
@@ -214,13 +214,13 @@ def make_spec(params: FeatureParams, clip_seconds: float) -> FeatureSpec:
     Raises
     ------
     UserError
-        When the settings cannot work together; names the key.
+        When the settings do not work together; names the key.
     """
     from librosa.filters import get_window
 
     settings = getattr(params, params.kind)
     key = f"features.{params.kind}"
-    # the keys of the kind's section are fields of the spec
+    # The keys of the kind's section are fields of the spec.
     spec = FeatureSpec(
         kind=params.kind,
         sample_rate=params.sample_rate,
@@ -232,13 +232,13 @@ def make_spec(params: FeatureParams, clip_seconds: float) -> FeatureSpec:
     )
     if spec.samples < spec.n_fft:
         raise UserError(
-            f"{key}.n_fft is {spec.n_fft}: longer than the window of {spec.samples} samples"
-            f" ({spec.seconds:g} s); lower it, or raise features.seconds."
+            f"{key}.n_fft is {spec.n_fft}, longer than the window of {spec.samples} samples"
+            f" ({spec.seconds:g} s): lower it, or raise features.seconds."
         )
     if spec.derivatives and spec.shape[1] < DERIVATIVE_FRAMES:
         raise UserError(
-            f"{key}.derivatives is {spec.derivatives}: a derivative needs {DERIVATIVE_FRAMES}"
-            f" frames and the window has {spec.shape[1]}; lower {key}.hop_length, or raise"
+            f"{key}.derivatives is {spec.derivatives}, and a derivative needs {DERIVATIVE_FRAMES}"
+            f" frames, but the window has {spec.shape[1]}: lower {key}.hop_length, or raise"
             " features.seconds."
         )
     if spec.kind == "stft":
@@ -246,7 +246,8 @@ def make_spec(params: FeatureParams, clip_seconds: float) -> FeatureSpec:
     spec = _with_filterbank(spec, key)
     if spec.kind == "logmel":
         return spec
-    # librosa.feature.mfcc is this transform of each frame; of the unit matrix it is its matrix
+    # librosa.feature.mfcc applies this transform to each frame; applied to the unit matrix, it
+    # gives its own matrix.
     dct = scipy.fft.dct(np.eye(settings.n_mels), type=2, norm="ortho", axis=0)
     return dataclasses.replace(
         spec,
@@ -256,29 +257,29 @@ def make_spec(params: FeatureParams, clip_seconds: float) -> FeatureSpec:
 
 
 def extract(waveform: Floats, spec: FeatureSpec) -> Floats:
-    """Turn one window into features, not yet normalised; as librosa does with its defaults.
+    """Turn one window into features, not yet normalised, as librosa does with its defaults.
 
-    Frames are centred, with zeros beyond the ends. 'logmel' and 'stft' are in dB below the
-    window's own peak, so that its gain does not matter (but silence is 0 dB everywhere); 'mfcc'
-    is the cosine transform of mel bands in dB of absolute power, followed by its derivatives.
+    Frames are centred, with zeros beyond the ends. 'logmel' and 'stft' are in dB relative to the
+    window's own peak, so that its gain does not matter (and silence is 0 dB everywhere). 'mfcc' is
+    the cosine transform of mel bands in dB of absolute power, followed by its derivatives.
 
     Parameters
     ----------
     waveform : array, shape (samples,)
-        A window as :func:`windows` gives it; finite, and within a million times full scale as
-        :func:`pipeline.sound.decoding.load` sees to, or float32 would overflow.
+        A window as :func:`windows` returns it. It must be finite and within a million times full
+        scale, or float32 would overflow; :func:`pipeline.sound.decoding.load` checks this.
     spec : FeatureSpec
         What to compute.
 
     Returns
     -------
     array, shape (bands, frames), float32
-        The same bits for the same window, in any thread; finite.
+        Finite, and the same bits for the same window in any thread.
 
     Raises
     ------
     ValueError
-        When the waveform is not one window long.
+        When the waveform does not have the length of a window.
     """
     if waveform.shape != (spec.samples,):
         raise ValueError(f"a window has {spec.samples} samples, not shape {waveform.shape}")
@@ -298,18 +299,18 @@ def extract(waveform: Floats, spec: FeatureSpec) -> Floats:
 
 
 def windows(waveform: Floats, spec: FeatureSpec) -> Floats:
-    """Bring a waveform of any length into windows of the spec's length.
+    """Pad, cut or split a waveform of any length into windows of the spec's length.
 
-    A shorter one is padded with zeros at its end. A longer one is cut to its first window, or
-    split into consecutive windows; then a last piece shorter than half a window is dropped, a
-    longer one is padded.
+    A shorter waveform is padded with zeros at its end. A longer one is cut to its first window, or
+    split into consecutive windows. When splitting, a last piece shorter than half a window is
+    dropped and a longer one is padded.
 
     Parameters
     ----------
-    waveform : array, shape (any,)
+    waveform : array, shape (samples,), float32
         At the spec's sample rate.
     spec : FeatureSpec
-        Names the length, and 'cut' or 'split'.
+        Has the length, and 'cut' or 'split'.
 
     Returns
     -------
@@ -327,30 +328,30 @@ def windows(waveform: Floats, spec: FeatureSpec) -> Floats:
 def statistics(
     features: Floats, rows: NDArray[np.intp] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of each band over windows and frames.
+    """Compute mean and standard deviation of each band over windows and frames.
 
     Parameters
     ----------
     features : array, shape (windows, bands, frames)
-        May be a memory map larger than memory.
+        May be a memory map that is larger than memory.
     rows : array of int, or None
-        The windows to count, those of the training folds; None counts all.
+        The windows to use, those of the training folds; None uses all.
 
     Returns
     -------
     mean, std : array, shape (bands,), float64
-        `std` is 1 for a band that does not vary: it carries nothing, and a tiny divisor would
-        blow up its first deviation.
+        `std` is 1 for a band that does not vary: it holds no information, and division by a tiny
+        number would make any later deviation huge.
 
     Raises
     ------
     ValueError
-        When there is nothing to count.
+        When there are no windows.
     """
     rows = np.arange(len(features)) if rows is None else rows
     if not rows.size:
-        raise ValueError("no windows to take statistics of")
-    # of deviations from the first window, or a small spread would drown in a large mean
+        raise ValueError("there are no windows to compute statistics from")
+    # Sums of deviations from the first window are exact even if the mean is large.
     start = np.asarray(features[rows[0]], np.float64).mean(axis=1)
     total = np.zeros_like(start)
     squares = np.zeros_like(start)
@@ -365,14 +366,14 @@ def statistics(
 
 
 def normalise(features: Floats, spec: FeatureSpec) -> Floats:
-    """Bring features to what the network reads; the only place that normalises.
+    """Normalise features for the network; no other function normalises.
 
     Parameters
     ----------
     features : array, shape (..., bands, frames)
-        As :func:`extract` gives them.
+        As :func:`extract` returns them.
     spec : FeatureSpec
-        With statistics, if it says that features are standardised.
+        With statistics, if `standardise` is true.
 
     Returns
     -------
@@ -381,7 +382,7 @@ def normalise(features: Floats, spec: FeatureSpec) -> Floats:
     Raises
     ------
     ValueError
-        When the spec lacks its statistics.
+        When the spec has no statistics but needs them.
     """
     if not spec.standardise:
         return np.asarray(features, np.float32)
@@ -395,7 +396,7 @@ def _floats(values: Any) -> Floats:
 
 
 def _power(waveform: Floats, spec: FeatureSpec) -> Floats:
-    """Power spectrum of a window, shape (1 + n_fft // 2, frames)."""
+    """Compute the power spectrum of a window: array, shape (1 + n_fft // 2, frames), float32."""
     padded = np.pad(waveform, spec.n_fft // 2)
     frames = sliding_window_view(padded, spec.n_fft)[:: spec.hop_length]
     power = np.empty((1 + spec.n_fft // 2, len(frames)), np.float32)
@@ -407,10 +408,11 @@ def _power(waveform: Floats, spec: FeatureSpec) -> Floats:
 
 
 def _derivative(cepstrum: Floats, slope: Floats) -> Floats:
-    """Derive along the frames, shape (n_mfcc, frames), as ``librosa.feature.delta``.
+    """Compute a derivative along the frames: array, shape (n_mfcc, frames), float32.
 
-    It fits a polynomial to 9 frames whose degree is the order of the derivative, so that the
-    derivative is the same all over the fit: the ends repeat the first and last full fit.
+    Like ``librosa.feature.delta``, it fits a polynomial to 9 frames. Its degree is the order of the
+    derivative, so the derivative is constant over the fit, and the ends repeat the first and last
+    full fit.
     """
     fits = np.einsum("ctk,k->ct", sliding_window_view(cepstrum, slope.size, axis=1), slope)
     return np.pad(fits, ((0, 0), (slope.size // 2, slope.size // 2)), mode="edge")
@@ -432,20 +434,20 @@ def _with_filterbank(spec: FeatureSpec, key: str) -> FeatureSpec:
     fmin, fmax = spec.fmin or 0.0, spec.fmax or half
     if fmax > half:
         raise UserError(
-            f"{key}.fmax is {fmax:g} Hz: must not be above half of features.sample_rate,"
+            f"{key}.fmax is {fmax:g} Hz, above half of features.sample_rate: lower it to at most"
             f" {half:g} Hz."
         )
     if fmin >= fmax:
-        raise UserError(f"{key}.fmin is {fmin:g} Hz: must be below fmax, {fmax:g} Hz.")
+        raise UserError(f"{key}.fmin is {fmin:g} Hz: lower it below {key}.fmax, {fmax:g} Hz.")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of empty filters, which are refused below
+        warnings.simplefilter("ignore")  # about empty filters, which are refused below
         filterbank = mel(
             sr=spec.sample_rate, n_fft=spec.n_fft, n_mels=spec.n_mels, fmin=fmin, fmax=fmax
         )
     empty = int((filterbank.max(axis=1) <= 0).sum())
     if empty:
         raise UserError(
-            f"{key}.n_mels is {spec.n_mels}: {empty} of the bands hold no frequency of the"
-            f" spectrum; lower it, or raise {key}.n_fft."
+            f"{key}.n_mels is {spec.n_mels}, and {empty} of the bands contain no frequency of the"
+            f" spectrum: lower it, or raise {key}.n_fft."
         )
     return dataclasses.replace(spec, fmin=fmin, fmax=fmax, filterbank=_floats(filterbank))
