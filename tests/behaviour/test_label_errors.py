@@ -71,9 +71,9 @@ def judged(labels: list[str], suggested: list[str], sure: float = 0.9) -> pd.Dat
             "label": label,
             "fold": 1 + number % 3,
             "recording": f"{number:03}",
-            **{f"p_{name}": sure if name == said else (1 - sure) / 2 for name in LABELS},
+            **{f"p_{name}": sure if name == predicted else (1 - sure) / 2 for name in LABELS},
         }
-        for number, (label, said) in enumerate(zip(labels, suggested, strict=True))
+        for number, (label, predicted) in enumerate(zip(labels, suggested, strict=True))
     ]
     return pd.DataFrame(rows)
 

@@ -147,12 +147,12 @@ def test_protocols_are_compared_on_the_same_clips() -> None:
             "seed": 1,
         }
     )
-    honest = np.where(np.arange(40) % 4 == 0, "horn", "siren")
+    official = np.where(np.arange(40) % 4 == 0, "horn", "siren")
     claimed = np.where(np.arange(40) % 20 == 0, "horn", "siren")
     table = protocols.compare(
         pd.concat(
             [
-                clips.assign(protocol="folds", predicted=honest),
+                clips.assign(protocol="folds", predicted=official),
                 clips.assign(protocol="random", predicted=claimed),
             ]
         ),

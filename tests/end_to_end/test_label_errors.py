@@ -14,13 +14,13 @@ def test_label_errors_are_listed_corrected_and_recorded(used: Repository) -> Non
     assert "Traceback" not in missing.stdout
 
     used.ok("dvc repro crossval/dvc.yaml")
-    said = used.ok("python -m pipeline label-errors")
+    printed = used.ok("python -m pipeline label-errors")
     table = pd.read_csv(used.folder / "reports/label_errors.csv")
     assert len(table), "the tiny network is expected to be bad"
-    assert f"{len(table)} likely label errors in " in said
+    assert f"{len(table)} likely label errors in " in printed
     judged = pd.read_csv(used.folder / "reports/crossval_predictions.csv")
     right = (judged["label"] == judged["predicted"]).mean()
-    assert f"agree with {right:.0%} of all labels" in said
+    assert f"agree with {right:.0%} of all labels" in printed
     page = (used.folder / "reports/label_errors.html").read_text()
     assert f"agree with {right:.1%} of\nall labels" in page
     assert page.count("<audio ") == len(table)

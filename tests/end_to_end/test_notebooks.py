@@ -1,4 +1,4 @@
-"""The notebooks, run from top to bottom as a reader runs them."""
+"""The notebooks, run from top to bottom like a reader runs them."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def run(repository: Repository, name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Run a notebook in a clone; give what it shows, cell by cell, as JSON."""
+    """Run a notebook in a clone and return the outputs of each cell as JSON."""
     for variable in ("MLFLOW_TRACKING_URI", "OPTUNA_STORAGE"):
         monkeypatch.delenv(variable, raising=False)
     folder = repository.folder / "notebooks"
@@ -32,7 +32,7 @@ def run(repository: Repository, name: str, monkeypatch: pytest.MonkeyPatch) -> l
 
 
 def pictures(shown: list[str]) -> int:
-    return sum(cell.count('"image/png": "') for cell in shown)  # what it measures stands there too
+    return sum(cell.count('"image/png": "') for cell in shown)  # and not the metadata with its size
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
