@@ -17,7 +17,14 @@ from time import sleep
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_fixed
+from tenacity import (
+    Retrying,
+    retry,
+    retry_if_exception,
+    retry_if_result,
+    stop_after_attempt,
+    wait_fixed,
+)
 
 from pipeline.errors import UserError
 from pipeline.tracking import failures, store
@@ -210,6 +217,20 @@ def replace_champion(
     return str(now.version) if now else None
 
 
+def _lost_race(error: BaseException) -> bool:
+    return isinstance(error, MlflowException) and error.error_code == "BAD_REQUEST"
+
+
+@retry(retry=retry_if_exception(_lost_race), stop=stop_after_attempt(3), reraise=True)
+def set_alias(client: MlflowClient, name: str, alias: str, version: str) -> None:
+    """Set an alias of a registered model, even if somebody else sets it at the same moment.
+
+    MLflow inserts an alias that does not exist yet. If two people do so at once, one of them gets
+    an error; the second attempt finds the alias and updates it.
+    """
+    client.set_registered_model_alias(name, alias, version)
+
+
 def _recorded_state(client: MlflowClient, name: str) -> _State:
     """Read champion and history; record the champion if somebody set the alias by hand.
 
@@ -271,7 +292,7 @@ def _set_alias(client: MlflowClient, name: str) -> None:
     current = None
     while (versions := succession(history(client, name))) and versions[-1] != current:
         current = versions[-1]
-        client.set_registered_model_alias(name, CHAMPION, current)
+        set_alias(client, name, CHAMPION, current)
 
 
 def _user() -> str:

@@ -241,7 +241,7 @@ def give_alias(
             return decision
         other = client.get_model_version(name, champion) if champion else None
         decision = decide(client, other, record, settings, candidate=version)
-    client.set_registered_model_alias(name, CHALLENGER, number)
+    champions.set_alias(client, name, CHALLENGER, number)
     return decision
 
 

@@ -30,7 +30,7 @@ NAME = "sound-classifier"
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with five versions and no alias, for MLflow takes seconds to make one."""
+    """A store with five versions and no alias; MLflow takes seconds to make one."""
     file = tmp_path_factory.mktemp("registry") / "mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
@@ -265,7 +265,7 @@ def test_a_candidate_overtaken_by_another_one_is_compared_with_that_one(
 
 
 class Together:
-    """Lets threads run one at a time, and at each of their calls the next one of a list goes on."""
+    """Run threads one at a time; at each of their calls the next thread of a list goes on."""
 
     def __init__(self, order: list[int]) -> None:
         self.order = iter(order)
@@ -290,7 +290,7 @@ class Together:
             self.step()
 
     def step(self) -> None:
-        """Let another one go on, and wait to be chosen again."""
+        """Let another thread go on, and wait for the next turn."""
         with self.turn:
             if self.alive:
                 self._next()
@@ -316,13 +316,13 @@ class Together:
 
     def _next(self) -> None:
         if self.alive:
-            # when the list has ended: by turns, so that nobody waits for ever
+            # after the end of the list in turns, so that no thread waits for ever
             known = self.alive.index(self.now) + 1 if self.now in self.alive else 0
             self.now = self.alive[next(self.order, known) % len(self.alive)]
 
 
 class Registry:
-    """What the history asks of MLflow; others may act before each answer."""
+    """The part of MLflow that the history uses; other threads may act before each response."""
 
     def __init__(self, together: Together) -> None:
         self.together = together
