@@ -2,9 +2,8 @@
 
 import os
 
-# Libraries read these once, when they are first imported, and every module of ours is imported
-# after this one. TensorFlow: warnings only. MLflow: no bar for every small file, and tell nobody
-# that it is used.
+# Libraries read these when they are first imported, and this module is imported before all others.
+# TensorFlow: no messages below errors. MLflow: no telemetry, and no progress bar for small files.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

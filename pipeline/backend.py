@@ -1,4 +1,4 @@
-"""Keras, loaded without what TensorFlow prints at its start; import it from here."""
+"""Import Keras without the messages that TensorFlow prints when it starts."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Send what native code writes to the standard error nowhere; no log level reaches it."""
+    """Discard what native code writes to the standard error, which no log level can hide."""
     sys.stderr.flush()
     stderr = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -22,13 +22,13 @@ def silent() -> Iterator[None]:
         os.close(stderr)
 
 
-def _worth_saying(record: logging.LogRecord) -> bool:
-    # Every training has a network of its own and traces it once, which TensorFlow counts as one
-    # function traced again and again.
+def _is_useful(record: logging.LogRecord) -> bool:
+    # every training traces its own network once, which TensorFlow takes for one function that is
+    # traced again and again
     return "triggered tf.function retracing" not in record.getMessage()
 
 
-logging.getLogger("tensorflow").addFilter(_worth_saying)
+logging.getLogger("tensorflow").addFilter(_is_useful)
 
 with silent():
     import keras

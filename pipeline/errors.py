@@ -1,9 +1,9 @@
-"""The one exception that a user is meant to read."""
+"""The exception whose message is written for the user."""
 
 
 class UserError(Exception):
-    """Something that the user can put right.
+    """A mistake that the user can fix.
 
-    The message is one sentence that names the file or the key and what to do.
-    A stage prints it without a traceback and exits with status 1.
+    The message is one sentence that names the file or the key and says what to do. A command
+    prints it without a traceback and exits with status 1.
     """

@@ -1,4 +1,4 @@
-"""What all stages share: how one starts, how it ends, and how it fails."""
+"""Run a command: its closing line, and one sentence instead of a traceback for a user's mistake."""
 
 import errno
 import logging
@@ -13,29 +13,29 @@ from pipeline import paths
 from pipeline.errors import UserError
 
 REMEDIES = {
-    errno.ENOSPC: "make room and run it again",
-    errno.EDQUOT: "make room and run it again",
+    errno.ENOSPC: "free some space and run it again",
+    errno.EDQUOT: "free some space and run it again",
     errno.EROFS: "run it where files can be written",
-    errno.EACCES: "correct its permissions",
-    errno.EPERM: "correct its permissions",
+    errno.EACCES: "change its permissions",
+    errno.EPERM: "change its permissions",
     errno.EEXIST: "move it away",
     errno.EISDIR: "move it away",
     errno.ENOTDIR: "move it away",
 }
-"""What the file system may refuse, and what a user can do about it."""
+"""What a user can do about an error of the file system, by its number."""
 
 
 def run(name: str, main: Callable[[], str], out: TextIO | None = None) -> None:
-    """Run a stage as a program: one closing line, one sentence for a user's mistake.
+    """Run a command as a program and print its closing line; exit with one sentence if it fails.
 
     Parameters
     ----------
     name : str
-        The stage's name, as in ``dvc.yaml``.
+        The command's name, which its lines begin with.
     main : callable
-        Does the work and returns the line that says what it did.
+        Does the work and returns the closing line.
     out : text stream, optional
-        Gets that line; standard output, unless that is for a program.
+        Where the closing line is printed; by default on the standard output.
     """
     quiet()
     started = time.monotonic()
@@ -50,27 +50,24 @@ def run(name: str, main: Callable[[], str], out: TextIO | None = None) -> None:
     except OSError as error:
         if error.errno not in REMEDIES:
             raise
-        file = error.filename2 or error.filename  # a copy names both, and the second is ours
-        where = f"{file} cannot be used, " if file else ""
+        file = error.filename2 or error.filename  # a copy has both, and writes the second
+        where = f"{file} cannot be used: " if file else ""
         why = str(error.strerror).lower()
-        sys.exit(f"{name}: error: {where}{why}: {REMEDIES[error.errno]}.")
+        sys.exit(f"{name}: error: {where}{why}; {REMEDIES[error.errno]}.")
     except KeyboardInterrupt:
-        sys.exit(f"{name}: stopped; start it again to go on from here.")
+        sys.exit(f"{name}: stopped; run it again to continue.")
     print(f"{name}: {line} [{time.monotonic() - started:.1f} s]", file=out, flush=True)
 
 
 def quiet() -> None:
-    """Show what a user can act on: no deprecations inside libraries, no database migrations.
-
-    Nor a warning for every letter of a label that no font has; it is drawn as an empty box.
-    """
+    """Hide messages of libraries that a user cannot act on, such as deprecations and migrations."""
     for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
         warnings.filterwarnings("ignore", category=category)
-    warnings.filterwarnings("ignore", message="Glyph .* missing from")
+    warnings.filterwarnings("ignore", message="Glyph .* missing from")  # once per letter of a label
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, in a notebook
     for name in ("alembic", "mlflow", "absl"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # a traceback of what it raises all the same, and whoever ends a stage says in a sentence
+    # it logs a traceback of what it raises as well, and `run` reports that in a sentence
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    # it counts the networks that are trained one after the other, and warns of each
+    # it warns about every network after the first few that are trained in one process
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -35,9 +35,7 @@ def main() -> str:
     table.add_row("see the runs", "make ui")
     table.add_row("try it", "make serve")
     table.add_row("another dataset", "dvc exp run -S dataset.name=esc10")
-    table.add_row(
-        "your own sounds", "put them into sounds/, then dvc exp run -S dataset.name=folder"
-    )
+    table.add_row("your own sounds", "put them into sounds/, then -S dataset.name=folder")
     console.print()
     console.print(table)
     console.print()

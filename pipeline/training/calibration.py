@@ -1,9 +1,9 @@
-"""How sure a model may be: temperature, calibration error, and when it had better not answer.
+"""Calibrate a network: its temperature, its calibration error, and when it should abstain.
 
-The temperature is fitted on the validation fold and put into the network's last layer, so that it
-is in whatever is made of the network: the registered model, the LiteRT export, the service. The
-threshold below which an answer is "none of these" comes from the validation fold too. That fold
-has also chosen the epoch, so both are a little too hopeful; the test fold says how much.
+The temperature is fitted on the validation fold and built into the network's last layer, so that
+everything made from the network has it: the registered model, the LiteRT export, the service. The
+threshold below which the model abstains comes from the validation fold too. That fold has also
+chosen the epoch, so both are slightly optimistic; the test fold shows by how much.
 """
 
 from typing import TYPE_CHECKING
@@ -17,33 +17,33 @@ if TYPE_CHECKING:
     import keras
 
 LAST_LAYER = "probabilities"
-"""The dense layer with the softmax; all networks call it so."""
+"""Name of the dense layer with the softmax, in all networks."""
 
 TINY = 1e-7
-"""A probability below which none is counted, or its logarithm would be without end."""
+"""Lowest probability that is used, because the logarithm of 0 is infinite."""
 
 RANGE = (0.05, 20.0)
-"""Temperatures that are considered."""
+"""Lowest and highest temperature."""
 
 
 def fit_temperature(probabilities: NDArray[np.floating], codes: NDArray[np.integer]) -> float:
-    """Find the temperature at which probabilities of unseen clips have the least log loss.
+    """Return the temperature that minimises the log loss on clips that did not train.
 
-    Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017), with
-    one more clip of which nothing is known, as Platt did for his: a fold without a mistake would
-    otherwise ask for certainty.
+    Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017). As in
+    Platt's method, one clip with unknown label is added to the fold: without it, a fold without
+    mistakes would ask for a temperature of 0.
 
     Parameters
     ----------
-    probabilities : (clips, classes)
-        Of a softmax.
-    codes : (clips,) int
-        The true class of each.
+    probabilities : array, shape (clips, classes), float
+        From a softmax.
+    codes : array, shape (clips,), int
+        The true classes.
 
     Returns
     -------
     float
-        Above 1 for a network that is too sure; within :data:`RANGE`.
+        Above 1 if the network is overconfident; within :data:`RANGE`.
     """
     clips, classes = probabilities.shape
     targets = np.full((clips, classes), 1 / ((clips + 1) * classes))
@@ -58,17 +58,17 @@ def fit_temperature(probabilities: NDArray[np.floating], codes: NDArray[np.integ
 
 
 def soften(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    """Give the probabilities of a softmax at another temperature.
+    """Return the probabilities of a softmax at another temperature.
 
     Parameters
     ----------
-    probabilities : (clips, classes)
+    probabilities : array, shape (clips, classes), float
     temperature : float
-        Above 1 makes them more alike; its inverse undoes it.
+        Above 1 makes the probabilities more equal. Its inverse undoes it.
 
     Returns
     -------
-    (clips, classes) float64
+    array, shape (clips, classes), float64
     """
     return np.exp(_log_probabilities(probabilities, temperature))
 
@@ -82,7 +82,7 @@ def _log_probabilities(
 
 
 def build_in(network: "keras.Model", temperature: float) -> None:
-    """Divide the logits of a network by a temperature, for good.
+    """Divide the logits of a network by a temperature, permanently.
 
     Parameters
     ----------
@@ -95,54 +95,56 @@ def build_in(network: "keras.Model", temperature: float) -> None:
 
 
 def calibration_error(bins: pd.DataFrame) -> float:
-    """Mean distance between how sure and how often right (ECE; Naeini et al., AAAI 2015).
+    """Return the expected calibration error (ECE; Naeini et al., AAAI 2015).
+
+    It is the mean distance between confidence and accuracy, weighted by clips.
 
     Parameters
     ----------
     bins : DataFrame
-        As :func:`pipeline.evaluation.metrics.reliability` makes it.
+        From :func:`pipeline.evaluation.metrics.reliability`.
 
     Returns
     -------
     float
-        Between 0 and 1; 0 for a model that knows itself. A few dozen clips give some hundredths
-        by chance alone.
+        Between 0 and 1; 0 for a perfectly calibrated model. With a few dozen clips, it is a few
+        hundredths by chance alone.
     """
     distance = (bins["accuracy"] - bins["confidence"]).abs()
     return float((distance * bins["clips"]).sum() / bins["clips"].sum())
 
 
 def threshold(confidence: NDArray[np.floating], coverage: float) -> float:
-    """Find the highest probability to ask for when so many clips are to get an answer.
+    """Return the highest threshold at which at least a given share of the clips is answered.
 
     Parameters
     ----------
-    confidence : (clips,)
-        The highest probability of each clip of the validation fold, all of known labels.
+    confidence : array, shape (clips,), float
+        The highest probability of each clip of the validation fold.
     coverage : float
-        Share of them that is to get an answer, at least.
+        Lowest share of these clips that are answered.
 
     Returns
     -------
     float
-        A clip is answered when its highest probability is not below it.
+        A clip is answered if its highest probability is at least this.
     """
     return float(np.quantile(confidence, 1 - coverage, method="lower"))
 
 
 def trade_off(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> pd.DataFrame:
-    """Tabulate what every threshold would cost and gain.
+    """Tabulate coverage and accuracy at every threshold.
 
     Parameters
     ----------
-    confidence : (clips,)
-    right : (clips,) bool
+    confidence : array, shape (clips,), float
+    right : array, shape (clips,), bool
 
     Returns
     -------
     DataFrame
-        A row a threshold, rising: ``threshold``, ``coverage`` (share of clips that get an answer)
-        and ``accuracy`` (of these answers).
+        One row per threshold, ascending: ``threshold``, ``coverage`` (share of the clips that are
+        answered) and ``accuracy`` (share of these that are right).
     """
     order = np.argsort(-confidence, kind="stable")
     answered = np.arange(1, order.size + 1)
@@ -153,5 +155,5 @@ def trade_off(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> pd.
             "accuracy": np.cumsum(right[order]) / answered,
         }
     )
-    # clips that are equally sure are answered together
+    # clips with the same confidence are answered together
     return table.drop_duplicates("threshold", keep="last").iloc[::-1].reset_index(drop=True)

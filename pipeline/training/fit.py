@@ -1,4 +1,4 @@
-"""One training run: features and parameters in, the best epoch's model and its history out."""
+"""Train a network: features and parameters in, the model of the best epoch and its history out."""
 
 import math
 from collections.abc import Callable
@@ -21,46 +21,46 @@ WARM_UP = 0.05
 """Share of the steps over which a cosine schedule rises to its full learning rate."""
 
 Example = tuple[np.ndarray, np.ndarray]
-"""Features float32, as the network takes them if not said otherwise: (n, bands, frames, 1); and
-one-hot targets (n, classes) float32."""
+"""Features, array, shape (windows, bands, frames, 1), float32, unless another shape is given; and
+one-hot targets, array, shape (windows, classes), float32."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """What a network is trained on, and what chooses its epoch; the test fold is not in it."""
+    """What a network is trained on, and what chooses its epoch. The test fold is not in it."""
 
     train: Example
-    """Features as featurized, (n, bands, frames): augmentation works on decibels."""
+    """Features in decibels, shape (windows, bands, frames), because augmentation works on these."""
     validation: Example
-    """Empty where nothing validates."""
+    """Empty if no fold validates."""
     spec: FeatureSpec
     """With the statistics of the training folds."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network with the weights of its best epoch, of its last one if none validated."""
+    """A trained network with the weights of its best epoch, or of its last if no fold validated."""
 
     model: keras.Model
     history: pd.DataFrame
-    """A row an epoch: ``epoch`` from 1, and the losses and accuracies of the sides there are.
-    Where networks were averaged, those of the first."""
+    """One row per epoch: ``epoch`` from 1, and the losses and accuracies on the training folds and,
+    if there is one, on the validation fold. Of an ensemble, the history of its first network."""
     best: pd.Series
-    """The history's row of the epoch whose weights the model has. Where networks were averaged,
-    the figures of the validation side are the average's."""
+    """The row of the history for the epoch whose weights the model has. Of an ensemble, the
+    validation figures are those of the averaged network."""
 
 
 def prepare(
     array: np.ndarray, index: pd.DataFrame, spec: FeatureSpec, split: Split, labels: list[str]
 ) -> Data:
-    """Take statistics of the training folds, encode labels, normalise what validates.
+    """Compute the statistics of the training folds, encode labels, normalise the validation fold.
 
     Parameters
     ----------
-    array : (rows, bands, frames) float32
-        As featurized, not normalised.
+    array : array, shape (windows, bands, frames), float32
+        As the featurize stage writes it, not normalised.
     index : DataFrame
-        Row i describes ``array[i]``; column ``label``.
+        One row per window, in the order of `array`; only ``label`` is read.
     spec : FeatureSpec
     split : Split
     labels : list of str
@@ -80,18 +80,18 @@ def prepare(
 
 
 def network_input(array: np.ndarray, spec: FeatureSpec) -> np.ndarray:
-    """Features as the networks take them.
+    """Return features in the form that the networks take.
 
     Parameters
     ----------
-    array : (n, bands, frames) float32
+    array : array, shape (windows, bands, frames), float32
         As :func:`pipeline.sound.features.extract` makes them.
     spec : FeatureSpec
-        With statistics, where it standardises.
+        With statistics if it standardises.
 
     Returns
     -------
-    (n, bands, frames, 1) float32
+    array, shape (windows, bands, frames, 1), float32
     """
     return features.normalise(array, spec)[..., np.newaxis]
 
@@ -102,7 +102,7 @@ def fit(
     name: str,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Fitted:
-    """Train a network, or several and average them.
+    """Train a network, or an ensemble that is averaged into one network.
 
     The same arguments on the same machine give the same weights.
 
@@ -111,21 +111,21 @@ def fit(
     data : Data
     params : TrainParams
     name : str
-        Stands at the progress bar.
+        Shown beside the progress bar.
     on_epoch : callable, optional
-        Called with the epoch (from 1) of the first network and its metrics; what it raises ends
-        the training.
+        Called after every epoch of the first network with its number, from 1, and its metrics. An
+        exception that it raises ends the training.
 
     Returns
     -------
     Fitted
-        The weights are those of the epoch with the least validation log loss, or of the last one
-        where nothing validates.
+        With the weights of the epoch with the lowest validation log loss, or of the last epoch if
+        no fold validates.
 
     Raises
     ------
     UserError
-        When the features are too small for the network, or the loss stops being a number.
+        When the features are too small for the network, or when the loss becomes NaN.
     """
     if params.ensemble == 1:
         return _fit_one(data, params, name, on_epoch)
@@ -142,10 +142,10 @@ def fit(
     best = members[0].best
     inputs, targets = data.validation
     if len(inputs):
-        # Not by compiling it: an optimiser that never ran would be saved with it.
-        answers = network.predict(inputs, verbose=0)
-        log_loss = float(keras.metrics.CategoricalCrossentropy()(targets, answers))
-        accuracy = float(keras.metrics.CategoricalAccuracy()(targets, answers))
+        # the network is not compiled, or an optimiser that never ran would be saved with it
+        predictions = network.predict(inputs, verbose=0)
+        log_loss = float(keras.metrics.CategoricalCrossentropy()(targets, predictions))
+        accuracy = float(keras.metrics.CategoricalAccuracy()(targets, predictions))
         best = pd.Series({**best, BEST: log_loss, "val_accuracy": accuracy})
     return Fitted(network, members[0].history, best)
 
@@ -175,8 +175,8 @@ def _fit_one(
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=params.label_smoothing),
         metrics=["accuracy", keras.metrics.CategoricalCrossentropy(name="log_loss")],
     )
-    # Where no variable is left for the first step to create, it is traced once instead of twice:
-    # some two seconds a training, with the same weights in the end.
+    # With all variables created before the first step, the step is traced once instead of twice.
+    # That saves about two seconds per training, and the weights are the same.
     network.optimizer.build(network.trainable_variables)
     network.compute_metrics(None, targets[:1], targets[:1])
     network.reset_metrics()
@@ -197,7 +197,7 @@ def _fit_one(
             batches,
             validation_data=data.validation if validates else None,
             epochs=params.epochs,
-            shuffle=False,  # the batches are
+            shuffle=False,  # Batches shuffles the clips
             callbacks=callbacks,
             verbose=0,
         )
@@ -207,7 +207,7 @@ def _fit_one(
     losses = history[BEST if validates else "log_loss"].to_numpy()
     if not np.isfinite(losses).all():
         raise UserError(
-            f"the loss of epoch {int((~np.isfinite(losses)).argmax()) + 1} is not a number: lower"
+            f"The loss of epoch {int((~np.isfinite(losses)).argmax()) + 1} is not a number: lower"
             " train.learning_rate."
         )
     best = int(losses.argmin()) if validates else -1
@@ -215,16 +215,15 @@ def _fit_one(
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no types
-    """The training clips of an epoch in a new order, each augmented anew.
+    """The training clips in batches: in a new order, and augmented differently, in every epoch.
 
-    Every batch has a random generator of its own, so that it does not matter which thread makes
-    it, or when.
+    Every batch has its own random stream, so it does not matter which thread makes it, or when.
 
     Parameters
     ----------
     data : Data
     params : TrainParams
-        Of which ``seed``, ``batch_size`` and ``augment`` are read.
+        Only ``seed``, ``batch_size`` and ``augment`` are read.
     """
 
     def __init__(self, data: Data, params: TrainParams) -> None:
@@ -238,7 +237,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
         return math.ceil(len(self._clips) / self._params.batch_size)
 
     def __getitem__(self, batch: int) -> Example:
-        """Make one batch, features (n, bands, frames, 1) and targets (n, classes)."""
+        """Return one batch: features and targets."""
         size = self._params.batch_size
         seed, epoch = self._params.seed, self._epoch
         order = random_stream(seed, "shuffle", epoch).permutation(len(self._clips))
@@ -252,12 +251,12 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
         return network_input(clips, self._spec), targets
 
     def on_epoch_end(self) -> None:
-        """Go on to the next epoch's order."""
+        """Switch to the next epoch."""
         self._epoch += 1
 
 
 class _Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
-    """Keeps the history, shows a bar, and tells the caller of every epoch."""
+    """Keeps the history, shows a progress bar, and calls the caller after every epoch."""
 
     def __init__(
         self, name: str, epochs: int, on_epoch: Callable[[int, dict[str, float]], None] | None

@@ -216,7 +216,7 @@ def test_a_loss_that_is_not_a_number_is_one_sentence() -> None:
     data = fit.prepare(array, index, SPEC, split, LABELS)
     _, targets = data.train
     targets[:] = np.nan  # what a step that is far too long makes of all weights
-    with pytest.raises(UserError, match=r"the loss of epoch 1 is not a number: lower train\.lea"):
+    with pytest.raises(UserError, match=r"The loss of epoch 1 is not a number: lower train\.lea"):
         fit.fit(data, params.with_values(TRAIN, {"epochs": 2}), "diverges")
 
 

@@ -1,4 +1,4 @@
-"""Who may import whom: a suite imports from those below it and never from one above."""
+"""A suite imports only from the suites below it."""
 
 import ast
 from pathlib import Path
@@ -14,7 +14,7 @@ FLOORS = (
     {"data", "tracking", "serving"},
     {"sound"},
 )
-"""The suites, from the top down; below them stands the ground floor, the modules beside them."""
+"""The suites, from the top down. Below them is the ground floor: the modules beside the suites."""
 
 GROUND = len(FLOORS)
 FRONT_DOOR = PIPELINE / "__main__.py"
@@ -26,12 +26,12 @@ def floor(suite: str) -> int:
 
 
 def suite_of(module: str) -> str:
-    """The suite that a dotted name stands in; the name itself for a module of the ground floor."""
+    """Return the suite of a dotted name, or the name itself for a module of the ground floor."""
     return module.removeprefix("pipeline").strip(".").split(".")[0]
 
 
 def imported(file: Path) -> set[str]:
-    """Dotted names of the pipeline that a file imports, wherever in it."""
+    """Return the dotted names of the pipeline that a file imports, also inside functions."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pipeline":

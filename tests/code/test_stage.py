@@ -34,11 +34,11 @@ def test_what_the_file_system_refuses_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stopped:
         stage.run("download", in_the_way)
     assert stopped.value.code == (
-        f"download: error: {tmp_path / 'data'} cannot be used, file exists: move it away."
+        f"download: error: {tmp_path / 'data'} cannot be used: file exists; move it away."
     )
-    with pytest.raises(SystemExit, match="error: no space left on device: make room"):
+    with pytest.raises(SystemExit, match="error: no space left on device; free some space"):
         stage.run("download", full)
-    with pytest.raises(BrokenPipeError):  # nothing that a user's file is to blame for
+    with pytest.raises(BrokenPipeError):  # not the fault of a user's file
         stage.run("download", lambda: (_ for _ in ()).throw(BrokenPipeError(errno.EPIPE, "x")))
 
 

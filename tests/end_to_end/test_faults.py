@@ -139,7 +139,7 @@ def test_a_full_disk_costs_no_training_and_is_made_good_when_there_is_room(
         assert "the MLflow store failed (the disk is full): the next stage logs the rest" in output
         done = repository.run("dvc repro")
         assert done.returncode != 0
-        assert "no space left on device: make room and run it again" in done.stdout
+        assert "no space left on device; free some space and run it again" in done.stdout
         assert "Traceback" not in done.stdout
         subprocess.run(["mount", "-o", "remount,size=64m", str(artifacts)], check=True)
         output = repository.ok("dvc repro")
@@ -178,7 +178,7 @@ def test_a_search_is_stopped_by_one_press_of_the_keys(
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode
-    assert "tune: stopped; start it again to go on from here." in output
+    assert "tune: stopped; run it again to continue." in output
     assert "tune: 50 trials" not in output
 
 
