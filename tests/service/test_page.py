@@ -235,7 +235,7 @@ def test_the_clip_is_drawn_with_titles_and_units(visit: Visit) -> None:
     assert pairs is not None
     assert pairs.count("L") > 500
     picture = page.get_by_role("img", name="Spectrogram")
-    expect(picture).to_have_attribute("aria-label", re.compile("filled up with silence"))
+    expect(picture).to_have_attribute("aria-label", re.compile("padded with silence"))
     colours = picture.evaluate(
         """canvas => {
             const { width, height } = canvas;
@@ -246,7 +246,7 @@ def test_the_clip_is_drawn_with_titles_and_units(visit: Visit) -> None:
     assert colours > 20
     expect(page.locator("#time-title")).to_have_text("Time (seconds)")
     expect(page.locator(".frame-title")).to_have_text("Time (seconds)")
-    expect(page.locator("#band-title")).to_have_text(re.compile(r"Frequency \(kHz\)|Band"))
+    expect(page.locator("#band-title")).to_have_text(re.compile(r"Frequency \(kHz\)|Coefficient"))
     assert page.locator("#time-axis span").count() >= 3
     assert page.locator("#band-axis span").count() >= 3
 
@@ -267,7 +267,7 @@ def test_a_recording_is_classified_and_can_be_played(visit: Visit) -> None:
     page.get_by_role("button", name="Record").click()
     expect(page.get_by_role("timer")).to_have_text("0:00")
     expect(page.get_by_role("button", name="Stop and classify")).to_be_focused()
-    expect(page.get_by_text("Stops by itself after 30 seconds")).to_be_visible()
+    expect(page.get_by_text("Stops automatically after 30 seconds")).to_be_visible()
     expect(page.get_by_role("timer")).to_have_text(re.compile(r"0:0[1-9]"))
     page.get_by_role("button", name="Stop and classify").click()
     expect(page.get_by_role("button", name="Record")).to_be_focused()
@@ -318,7 +318,7 @@ REFUSE = "navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMExce
         (REFUSE.format("NotFoundError"), "No microphone was found"),
         (
             "Object.defineProperty(navigator, 'mediaDevices', { value: undefined })",
-            "over https or on localhost",
+            "over https or from localhost",
         ),
     ],
     ids=["denied", "missing", "insecure"],
@@ -353,7 +353,7 @@ def test_a_file_that_is_too_large_is_not_sent(visit: Visit) -> None:
         f"Object.defineProperty(Blob.prototype, 'size', {{ get: () => {most + 1} }})",
     )
     upload(page, clip((440, 1)))
-    expect(page.get_by_role("alert")).to_contain_text(f"more than {most // 10**6} MB")
+    expect(page.get_by_role("alert")).to_contain_text(f"larger than {most // 10**6} MB")
     assert asked == []
 
 
@@ -366,7 +366,7 @@ def test_a_busy_service_is_asked_again(visit: Visit) -> None:
         times=1,
     )
     upload(page, clip((440, 1)))
-    expect(page.get_by_role("alert")).to_contain_text(f"{said['error']} It asks to wait 2 seconds.")
+    expect(page.get_by_role("alert")).to_contain_text(f"{said['error']} Please wait 2 seconds.")
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_role("status")).to_contain_text("Answered in")
     expect(page.get_by_role("alert")).to_be_empty()
@@ -390,7 +390,7 @@ def test_a_service_that_is_not_ready_yet_is_asked_again(visit: Visit) -> None:
     )
     expect(page.get_by_role("alert")).to_contain_text(said["error"])
     page.get_by_role("button", name="Try again").click()
-    expect(page.get_by_role("region", name="The model that answers")).to_be_visible()
+    expect(page.get_by_role("region", name="About the model")).to_be_visible()
     expect(page.get_by_role("alert")).to_be_empty()
 
 
@@ -399,9 +399,11 @@ def test_a_sound_unlike_all_labels_is_said_to_be_none_of_them(visit: Visit) -> N
     page.route("**/classify?*", lambda route: changed(route, ["known"], False))
     upload(page, clip((440, 1)))
     label = spoken(answered(page)["label"]).lower()
-    heading = page.get_by_role("heading", level=2, name="None of these")
-    expect(heading).to_contain_text(f"None of these, or {label}")
-    expect(page.get_by_role("status")).to_contain_text("none of these")
+    heading = page.get_by_role("heading", level=2, name="Not one of the sounds I know.")
+    expect(heading).to_contain_text(f"Closest match: {label}")
+    expect(page.get_by_role("status")).to_contain_text(
+        "not one of the sounds I know; closest match"
+    )
 
 
 def test_a_newer_model_behind_the_same_page_is_noticed(visit: Visit) -> None:
@@ -410,12 +412,12 @@ def test_a_newer_model_behind_the_same_page_is_noticed(visit: Visit) -> None:
     page.route("**/classify?*", lambda route: changed(route, ["model", "version"], "4711"))
     page.route("**/model", lambda route: changed(route, ["version"], "4711"))
     upload(page, clip((440, 1)))
-    card = page.get_by_role("region", name="The model that answers")
+    card = page.get_by_role("region", name="About the model")
     expect(card).to_contain_text("version 4711")
     assert version != "4711"
 
 
-def changed(route: Route, keys: list[str], value: Any) -> None:
+def changed(route: Route, keys: list[str | int], value: Any) -> None:
     """Answer as the service does, but for one value."""
     answer = route.fetch()
     content = place = answer.json()
@@ -438,7 +440,7 @@ def test_of_many_classes_the_likeliest_are_shown_first(visit: Visit) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "title"),
-    [("mfcc", "Band"), ("stft", "Frequency (kHz)"), ("logmel", "Frequency (kHz)")],
+    [("mfcc", "Coefficient"), ("stft", "Frequency (kHz)"), ("logmel", "Frequency (kHz)")],
 )
 def test_every_kind_of_feature_is_drawn(visit: Visit, kind: str, title: str) -> None:
     page = visit()
@@ -496,7 +498,7 @@ def test_a_long_recording_has_a_timeline(visit: Visit) -> None:
     place = page.get_by_role("slider", name="Position in the clip")
     expect(place).to_have_attribute("aria-valuenow", f"{windows[1]['start']:.1f}")
 
-    page.get_by_text("The windows as a table").click()
+    page.get_by_text("Show the windows as a table").click()
     rows = page.get_by_role("region", name="Windows").get_by_role("row")
     expect(rows).to_have_count(len(windows) + 1)
     expect(rows.last).to_contain_text(spoken(last["label"]))
@@ -533,17 +535,42 @@ def test_a_file_is_dropped_anywhere(visit: Visit) -> None:
 def test_which_model_answers_is_told_with_its_accuracy_and_lineage(visit: Visit) -> None:
     page = visit()
     told = model(page)
-    card = page.get_by_role("region", name="The model that answers")
+    card = page.get_by_role("region", name="About the model")
     expect(card).to_contain_text(f"{told['name']}, version {told['version']}")
     for key in ("accuracy", "accuracy_low", "accuracy_high"):
         expect(card).to_contain_text(share(told["metrics"][key]))
-    expect(card).to_contain_text("(95% interval 80.0% to 97.0%)")
+    expect(card).to_contain_text("(95% confidence interval 80.0% to 97.0%)")
     expect(card).to_contain_text(told["dataset"]["title"])
     expect(card.get_by_role("link", name="API documentation")).to_have_attribute("href", "/docs")
     expect(card.get_by_role("region", name="Lineage")).to_be_hidden()
-    card.get_by_text("Where it comes from").click()
+    card.get_by_text("Where this model comes from").click()
     rows = card.get_by_role("region", name="Lineage").get_by_role("row")
     expect(rows).to_have_count(len(told["lineage"]))
+
+
+def test_examples_are_credited_where_their_licence_requires_it(visit: Visit) -> None:
+    attribution = {
+        "clip": "1-100032-A.ogg",
+        "source": "https://freesound.org/s/100032/",
+        "dataset": "ESC-10",
+        "homepage": "https://github.com/karolpiczak/ESC-10",
+        "license": "CC BY 3.0",
+        "changes": "converted to mono WAV",
+    }
+    page = visit()
+    expect(page.get_by_text("Credits for the examples")).to_be_hidden()
+    label = spoken(model(page)["labels"][0])
+    page.route(
+        "**/model", lambda route: changed(route, ["examples", 0, "attribution"], attribution)
+    )
+    page.reload()
+    page.get_by_text("Credits for the examples").click()
+    credit = page.locator("#credit-list li")
+    expect(credit).to_have_text(
+        f"{label}: 1-100032-A.ogg from ESC-10, CC BY 3.0; converted to mono WAV."
+    )
+    link = credit.get_by_role("link", name="1-100032-A.ogg")
+    expect(link).to_have_attribute("href", attribution["source"])
 
 
 @pytest.mark.parametrize("width", [320, 390])
@@ -555,11 +582,11 @@ def test_it_fits_on_a_phone(visit: Visit, width: int) -> None:
         page, clip((440, 3 * seconds)), "a_name_as_long_as_phones_like_to_give_them_20261121.wav"
     )
     expect(page.get_by_role("status")).to_contain_text("Answered in")
-    for summary in page.locator("summary").all():
+    for summary in page.locator("summary:visible").all():
         summary.click()
     assert wide(page) == 0
     # WCAG 2.2, 2.5.8: nothing to hit is smaller than 24 pixels
-    for target in page.locator("button:visible, label.button, summary, a").all():
+    for target in page.locator("button:visible, label.button, summary:visible, a:visible").all():
         box = target.bounding_box()
         assert box is not None
         assert min(box["width"], box["height"]) >= 24, target.inner_text()
@@ -622,7 +649,7 @@ def test_everything_can_be_done_by_keyboard_and_focus_is_seen(visit: Visit) -> N
     page.keyboard.press("End")
     page.keyboard.press("ArrowLeft")
     expect(page.locator("#wave")).not_to_have_attribute("aria-valuenow", "0.0")
-    tab_to("Where it comes from")
+    tab_to("Where this model comes from")
     page.keyboard.press("Enter")
     expect(page.get_by_role("region", name="Lineage")).to_be_visible()
     tab_to("API documentation")

@@ -1,12 +1,12 @@
-// The page of the service: takes a sound, asks the service on its own host, shows the answer.
-// Read it from the bottom: the last section wires up what the sections above it do.
+// The service's page: take a sound, send it to the service on the same host, show the answer.
+// Start reading at the bottom: the last section connects the page to the functions above.
 
-const RECORD_SECONDS = 30; // a recording stops by itself
-const FIRST_BARS = 10; // with fifty classes the rest waits behind a button
+const RECORD_SECONDS = 30; // a recording stops automatically
+const FIRST_BARS = 10; // the other classes are behind a button
 const LANES = 5; // classes drawn over time
-const COLOURS = 10; // --class-0 ... in page.css; every mark is named as well, so they may come again
+const COLOURS = 10; // --class-0 ... in page.css; every mark also has a name, so colours may repeat
 
-// Viridis at 17 even steps; straight lines between them are within one part in a hundred of it.
+// Viridis at 17 even steps; linear interpolation between them is within 1% of it.
 const VIRIDIS =
   "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c " +
   "1fa088 28ae80 3fbc73 5ec962 84d44b addc30 d8e219 fde725";
@@ -14,15 +14,15 @@ const VIRIDIS =
 const $ = (id) => document.getElementById(id);
 
 const page = {
-  model: null, // what GET /model said
-  answer: null, // what POST /classify said last
-  file: "", // the name of the clip it said it of
-  asking: null, // AbortController of the request under way
+  model: null, // the answer of GET /model
+  answer: null, // the latest answer of POST /classify
+  file: "", // the name of the clip that it is about
+  asking: null, // AbortController of the request in progress
 };
 
 // ---------------------------------------------------------------- small things
 
-/** Makes an element; a name with a hyphen is an attribute, any other a property. */
+/** Makes an element. A name with a hyphen is an attribute, any other name a property. */
 function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [key, value] of Object.entries(properties)) {
@@ -33,7 +33,7 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** The same for SVG, where all are attributes. */
+/** Makes an SVG element. All names are attributes. */
 function draw(tag, attributes, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -54,7 +54,7 @@ function clock(seconds, digits = 0) {
   return `${Math.floor(rounded / 60)}:${rest.padStart(digits ? 3 + digits : 2, "0")}`;
 }
 
-/** Gives an element its class's colour: the label's place in the model's list decides, everywhere. */
+/** Gives an element the colour of its class, which depends on the label's place in the model's list. */
 function tint(element, label) {
   const labels = page.model?.labels ?? Object.keys(page.answer.probabilities).sort();
   element.style.setProperty("--class", `var(--class-${labels.indexOf(label) % COLOURS})`);
@@ -63,7 +63,7 @@ function tint(element, label) {
 
 const swatch = (label) => tint(make("span", { className: "swatch", "aria-hidden": "true" }), label);
 
-/** Marks along an axis, at most seven, so that they have room at 320 pixels. */
+/** Puts at most seven marks along an axis, so that they fit on a screen 320 pixels wide. */
 function ticks(axis, span, text = number) {
   const steps = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600];
   const step = steps.find((length) => span / length <= 6) ?? span / 6;
@@ -77,7 +77,7 @@ function ticks(axis, span, text = number) {
   axis.replaceChildren(...marks);
 }
 
-// ---------------------------------------------------------------- news and problems
+// ---------------------------------------------------------------- status and problems
 
 function say(text, busy = false) {
   $("problem").replaceChildren();
@@ -85,7 +85,7 @@ function say(text, busy = false) {
   $("status").classList.toggle("busy", busy);
 }
 
-/** Says what went wrong; the old answer goes, so that nobody takes it for this clip's. */
+/** Says what went wrong. Hides the old answer, so that nobody takes it for the new clip's. */
 function complain(text, again) {
   say("");
   $("result").hidden = true;
@@ -100,8 +100,8 @@ function complain(text, again) {
 
 // ---------------------------------------------------------------- the service
 
-/** An error whose message is for the reader; `passing` when the same request may work later. */
-class Refusal extends Error {
+/** An error whose message is for the user; `passing` if the same request may work later. */
+class RequestError extends Error {
   constructor(message, passing) {
     super(message);
     this.passing = passing;
@@ -114,15 +114,15 @@ async function call(address, options) {
     response = await fetch(address, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refusal("The service cannot be reached: it may be down, or the connection is.", true);
+    throw new RequestError("The service cannot be reached. Check your connection, or try again later.", true);
   }
   if (response.ok) return response;
-  // A proxy in front of the service may answer in HTML; then the status must do.
+  // A proxy in front of the service may answer in HTML; then only the status is shown.
   const said = (await response.json().catch(() => ({}))).error;
   const text = said ?? `The service answered with status ${response.status}.`;
   const wait = Number(response.headers.get("Retry-After"));
-  const when = wait > 0 ? ` It asks to wait ${wait} ${wait === 1 ? "second" : "seconds"}.` : "";
-  throw new Refusal(text + when, response.status >= 500);
+  const when = wait > 0 ? ` Please wait ${wait} ${wait === 1 ? "second" : "seconds"}.` : "";
+  throw new RequestError(text + when, response.status >= 500);
 }
 
 async function loadModel() {
@@ -130,7 +130,7 @@ async function loadModel() {
     page.model = await (await call("/model")).json();
   } catch (error) {
     complain(error.message, () => {
-      say("Asking again…", true);
+      say("Loading the model…", true);
       loadModel().then(() => page.model && say(""));
     });
     return;
@@ -138,7 +138,7 @@ async function loadModel() {
   showModel(page.model);
 }
 
-/** Length of a clip in seconds as far as the browser can tell; NaN or Infinity when it cannot. */
+/** Length of a clip in seconds; NaN or Infinity if the browser cannot tell. */
 function lengthOf(sound) {
   const probe = new Audio();
   const address = URL.createObjectURL(sound);
@@ -148,13 +148,13 @@ function lengthOf(sound) {
       resolve(probe.duration);
     };
     probe.onloadedmetadata = probe.onerror = done;
-    setTimeout(done, 1000); // some phones load no sound before it is played
+    setTimeout(done, 1000); // some phones do not load a sound before it is played
     probe.preload = "metadata";
     probe.src = address;
   });
 }
 
-/** Asks what a clip is. `get` gives it as a Blob; only the latest question is answered. */
+/** Classifies a clip. `get` returns it as a Blob. A new request cancels the previous one. */
 async function ask(name, get) {
   page.asking?.abort();
   const { signal } = (page.asking = new AbortController());
@@ -163,9 +163,9 @@ async function ask(name, get) {
   try {
     const sound = await get(signal);
     const most = page.model?.limits.bytes;
-    // The service would refuse it too, but only after all of it was sent.
-    if (sound.size > most) throw new Refusal(`The file has more than ${Math.floor(most / 1e6)} MB.`, false);
-    // A length that nobody knows may be long.
+    // The service would reject it too, but only after all of it was sent.
+    if (sound.size > most) throw new RequestError(`The file is larger than ${Math.floor(most / 1e6)} MB.`, false);
+    // A clip of unknown length may be long.
     const long = !((await lengthOf(sound)) <= page.model?.features.seconds);
     const form = new FormData();
     form.append("file", sound, name);
@@ -177,12 +177,12 @@ async function ask(name, get) {
     if (signal.aborted) return;
     Object.assign(page, { answer, file: name });
     show(answer, sound, name);
-    say(`${name}: ${verdict(answer)}, ${share(answer.probability)}. Answered in ${took.toFixed(2)} s.`);
-    if (String(answer.model.version) !== String(page.model?.version)) loadModel(); // a newer one was deployed
+    say(`${name}: ${spoken(answer)}. Answered in ${took.toFixed(2)} s.`);
+    if (String(answer.model.version) !== String(page.model?.version)) loadModel(); // a new version was deployed
   } catch (error) {
     if (signal.aborted) return;
-    if (!(error instanceof Refusal)) {
-      complain(`${name}: the page stumbled over the answer.`);
+    if (!(error instanceof RequestError)) {
+      complain(`${name}: the page could not show the answer.`);
       throw error;
     }
     complain(`${name}: ${error.message}`, error.passing && (() => ask(name, get)));
@@ -196,8 +196,11 @@ async function ask(name, get) {
 function show(answer, sound, name) {
   const { windows, picture } = answer;
   tint($("answer"), answer.label);
-  $("answer-label").textContent = sentence(verdict(answer));
-  $("answer-probability").textContent = share(answer.probability);
+  const { known, label, probability } = answer;
+  $("unknown").hidden = known;
+  $("answer").classList.toggle("unknown", !known);
+  $("answer-label").textContent = known ? sentence(plain(label)) : `Closest match: ${plain(label)}`;
+  $("answer-probability").textContent = share(probability);
   $("basis").textContent = basis(answer);
   $("clip").textContent = name;
   $("result").hidden = false;
@@ -215,15 +218,18 @@ function show(answer, sound, name) {
   }
 }
 
-/** The label, with a doubt where the model is less sure than of nearly all it should know. */
-const verdict = ({ known, label }) => (known ? plain(label) : `none of these, or ${plain(label)}`);
+/** The prediction in one sentence; an unknown sound is probably none of the model's labels. */
+function spoken({ known, label, probability }) {
+  const match = `${plain(label)} (${share(probability)})`;
+  return known ? match : `not one of the sounds I know; closest match: ${match}`;
+}
 
-/** In words, what the answer rests on. */
+/** Says which model made the prediction, and from which part of the clip. */
 function basis({ windows, seconds, duration, model }) {
   const all = seconds > duration - 0.05;
-  const part = `${all ? "all" : `the first ${number(seconds)} of`} ${number(duration)} s`;
-  const how = windows?.length > 1 ? ` in ${windows.length} overlapping windows; this is their mean.` : ".";
-  return `Answered by ${model.name}, version ${model.version}, which heard ${part}${how}`;
+  const part = all ? `the whole clip (${number(duration)} s)` : `the first ${number(seconds)} of ${number(duration)} s`;
+  const mean = windows?.length > 1 ? `; the probabilities are the mean over ${windows.length} windows` : "";
+  return `${model.name}, version ${model.version}, analysed ${part}${mean}.`;
 }
 
 function showBars(probabilities) {
@@ -250,9 +256,9 @@ function showAllBars() {
   $("all").hidden = true;
 }
 
-/** Two equal curves, the upper one cut off at the playhead: CSS colours them in either scheme. */
+/** Draws the curve twice, the upper one clipped at the playhead; CSS colours them in both schemes. */
 function showWaveform(pairs) {
-  // A quiet clip is drawn as high as a loud one: the model does not hear the difference either.
+  // A quiet clip is drawn as high as a loud one, because loudness makes no difference to the model.
   const peak = Math.max(1e-6, ...pairs.flat().map(Math.abs));
   const point = (value, at) => `${at} ${(50 - (46 * value) / peak).toFixed(1)}`;
   const upper = pairs.map(([, high], at) => point(high, at + 0.5));
@@ -264,11 +270,11 @@ function showWaveform(pairs) {
   player.show();
 }
 
-/** Slaney's mel scale, as librosa's filterbank: linear to 1 kHz, logarithmic from there. */
+/** Slaney's mel scale, as in librosa: linear up to 1 kHz, logarithmic above. */
 const mel = (hertz) =>
   hertz < 1000 ? (3 * hertz) / 200 : 15 + (27 * Math.log(hertz / 1000)) / Math.log(6.4);
 
-/** Where numbers stand beside the bands, as [share of the height, text]. */
+/** Places of the numbers beside the bands, as [share of the height, text]. */
 function bandMarks(kind, bands) {
   const { sample_rate = 22050, fmin = 0, fmax = sample_rate / 2 } = page.model?.features ?? {};
   const row = {
@@ -294,7 +300,7 @@ function paint(canvas, { bands, frames, values }, colours) {
     const place = (value / 255) * (colours.length - 1);
     const from = colours[Math.floor(place)];
     const to = colours[Math.ceil(place)];
-    const pixel = 4 * ((bands - 1 - Math.floor(i / frames)) * frames + (i % frames)); // low bands below
+    const pixel = 4 * ((bands - 1 - Math.floor(i / frames)) * frames + (i % frames)); // the lowest band is at the bottom
     for (let c = 0; c < 3; c++) image.data[pixel + c] = from[c] + (to[c] - from[c]) * (place % 1);
     image.data[pixel + 3] = 255;
   });
@@ -313,8 +319,8 @@ function showSpectrogram(picture, { duration, windows }) {
     return mark;
   });
   $("band-axis").replaceChildren(...marks);
-  $("band-title").textContent = cepstral ? "Band" : "Frequency (kHz)";
-  const start = windows?.[0].start ?? 0; // the picture is of the first window that is not silent
+  $("band-title").textContent = cepstral ? "Coefficient" : "Frequency (kHz)";
+  const start = windows?.[0].start ?? 0; // the picture shows the first window that is not silent
   ticks($("frame-axis"), seconds, (at) => number(start + at));
   $("colours").style.background = `linear-gradient(90deg, ${colours.map((rgb) => `rgb(${rgb})`).join()})`;
   $("low").textContent = Math.round(low) + (cepstral ? "" : " dB");
@@ -323,9 +329,9 @@ function showSpectrogram(picture, { duration, windows }) {
   let heard = `All ${number(seconds)} s`;
   if (start > 0) heard = `${number(start)} to ${number(start + seconds)} s`;
   else if (duration > seconds + 0.05) heard = `The first ${number(seconds)} s`;
-  else if (duration < seconds - 0.05) heard = `${number(duration)} s, filled up with silence to ${number(seconds)} s,`;
-  const what = { logmel: "mel bands", stft: "frequencies", mfcc: "cepstral bands" }[kind];
-  $("seen").textContent = `${heard} in ${frames} moments and ${bands} ${what}.`;
+  else if (duration < seconds - 0.05) heard = `${number(duration)} s, padded with silence to ${number(seconds)} s`;
+  const what = { logmel: "mel bands", stft: "frequencies", mfcc: "cepstral coefficients" }[kind];
+  $("seen").textContent = `${heard}: ${frames} time steps and ${bands} ${what}.`;
   $("spectrogram").setAttribute("aria-label", `Spectrogram: ${$("seen").textContent}`);
 }
 
@@ -356,7 +362,7 @@ const player = {
   },
 
   play() {
-    // A refusal comes as the audio element's error too, and is told there.
+    // If playing fails, the audio element's error event reports it.
     if (this.usable) this.audio.play().catch(() => {});
   },
 
@@ -372,12 +378,12 @@ const player = {
     const played = $("wave").querySelector(".played");
     if (played) played.style.clipPath = `inset(0 ${100 - done}% 0 0)`;
     const text = `${clock(now, 1)} / ${clock(this.seconds, 1)}`;
-    $("time").textContent = this.usable ? text : "This browser cannot play the format; the answer stands.";
+    $("time").textContent = this.usable ? text : "This browser cannot play this format. The result is not affected.";
     $("wave").setAttribute("aria-valuenow", now.toFixed(1));
     $("wave").setAttribute("aria-valuetext", `${now.toFixed(1)} of ${this.seconds.toFixed(1)} seconds`);
   },
 
-  /** Follows the sound frame by frame; the element's own events come only four times a second. */
+  /** Updates the display every frame; the element's own events come only four times a second. */
   follow() {
     player.show();
     timeline.follow(player.audio.currentTime);
@@ -400,8 +406,8 @@ const player = {
       this.show();
     });
     audio.addEventListener("loadedmetadata", () => {
-      // What MediaRecorder made has no length in its header, and cannot be sought in until the
-      // browser has looked for the end.
+      // A recording by MediaRecorder has no length in its header. The browser can seek in it only
+      // after it has looked for the end.
       if (audio.duration !== Infinity) return;
       audio.currentTime = 1e6;
       audio.addEventListener("seeked", () => this.seek(0), { once: true });
@@ -425,7 +431,7 @@ const player = {
   },
 };
 
-/** What a slider does by keyboard: arrows and pages step, Home and End go there, Space plays. */
+/** Lets a slider react to keys: arrows and Page keys step, Home and End jump, Space plays. */
 function onKeys(slider, step, goTo) {
   const steps = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 };
   slider.addEventListener("keydown", (event) => {
@@ -441,20 +447,20 @@ function onKeys(slider, step, goTo) {
 // ---------------------------------------------------------------- the timeline
 
 const timeline = {
-  windows: [], // each with `from` and `to`: the part of the strip that is its own
+  windows: [], // each with `from` and `to`: its own part of the strip
   duration: 1,
   at: 0,
   pointed: false,
 
   show(windows, { duration, probabilities }) {
-    // Of a long clip that is silent but for one window there is still something to show.
+    // A long clip with sound in only one window still gets a timeline.
     const shown = windows.some(({ start, end }) => duration > end - start + 0.05);
     for (const id of ["timeline", "timeline-more"]) $(id).hidden = !shown;
     this.windows = [];
     if (!shown) return;
     this.duration = duration;
-    // Windows overlap: where one goes over into the next is drawn in the middle of the overlap.
-    // Silent ones are left out by the service, so there may be gaps.
+    // Windows overlap; the border between two is drawn in the middle of the overlap.
+    // The service leaves out silent windows, so there may be gaps.
     const middle = (one, next) =>
       one && next && next.start < one.end ? (one.end + next.start) / 2 : undefined;
     this.windows = windows.map((window, i) => ({
@@ -515,7 +521,7 @@ const timeline = {
     $("timeline").setAttribute("aria-valuetext", text.replace(" s:", " seconds:"));
   },
 
-  /** While a clip plays, shows the window that is heard, unless somebody points at another. */
+  /** While a clip plays, shows the current window, unless the pointer is on another one. */
   follow(seconds) {
     if (!this.windows.length || this.pointed || player.audio.paused) return;
     const i = this.find(seconds);
@@ -551,7 +557,7 @@ const timeline = {
 const MICROPHONE = {
   NotAllowedError: "The microphone is blocked: allow it for this page, then record again.",
   NotFoundError: "No microphone was found: connect one, or choose a file.",
-  NotReadableError: "The microphone cannot be read: another program may be using it.",
+  NotReadableError: "The microphone cannot be used: another program may be using it.",
 };
 
 function showFace(id) {
@@ -560,12 +566,12 @@ function showFace(id) {
 
 async function record() {
   if (!navigator.mediaDevices || !window.MediaRecorder) {
-    complain("The browser lends a microphone only to pages over https or on localhost: choose a file.");
+    complain("Browsers allow recording only on pages loaded over https or from localhost: choose a file instead.");
     return;
   }
   let stream;
   try {
-    // Made for telephone calls, these would take away the very sounds that are asked about.
+    // These filters are made for phone calls and would remove the sounds that we want to classify.
     const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
     stream = await navigator.mediaDevices.getUserMedia({ audio });
   } catch (error) {
@@ -600,7 +606,7 @@ async function record() {
   $("timer").textContent = clock(0);
   showFace("recording");
   $("stop").focus();
-  say(`Recording, for ${RECORD_SECONDS} seconds at most.`);
+  say(`Recording for at most ${RECORD_SECONDS} seconds.`);
   recorder.start();
   const started = performance.now();
   const clockwork = setInterval(() => {
@@ -611,7 +617,7 @@ async function record() {
   }, 100);
 }
 
-/** Measures how loud a stream is, 0 to 1 for -60 to 0 dB, so that one sees a dead microphone. */
+/** Measures the level of a stream, 0 to 1 for -60 to 0 dB, so that a dead microphone is noticed. */
 function listen(stream) {
   const context = new AudioContext();
   const analyser = context.createAnalyser();
@@ -641,9 +647,9 @@ function showModel(model) {
     $("interval-range").style.left = share(low ?? accuracy);
     $("interval-range").style.right = share(1 - (high ?? accuracy));
     $("interval-value").style.left = share(accuracy);
-    const which = level === undefined ? "interval" : `${number(100 * level)}% interval`;
+    const which = level === undefined ? "confidence interval" : `${number(100 * level)}% confidence interval`;
     const between = low === undefined ? "" : ` (${which} ${share(low)} to ${share(high)})`;
-    const told = `Test accuracy ${share(accuracy)}${between}, on ${clips} clips that it had never heard before.`;
+    const told = `Test accuracy ${share(accuracy)}${between}, on ${clips} clips that were not used in training.`;
     $("accuracy-text").textContent = told;
   }
 
@@ -653,7 +659,7 @@ function showModel(model) {
   $("dataset").replaceChildren(
     "Trained on ",
     dataset.homepage ? link : title,
-    `${licence} to tell ${model.labels.length} sounds apart.`,
+    `${licence} to recognise ${model.labels.length} sounds.`,
   );
   $("lineage").replaceChildren(
     ...Object.entries(lineage ?? {}).map(([key, value]) =>
@@ -672,11 +678,31 @@ function showModel(model) {
     }),
   );
   $("examples-title").hidden = !examples?.length;
+  showCredits((examples ?? []).filter(({ attribution }) => attribution));
+}
+
+/** Names clip, recording, dataset and licence of each example whose licence requires it. */
+function showCredits(examples) {
+  const link = (text, href) => (href ? make("a", { href, rel: "noreferrer", textContent: text }) : text);
+  $("credit-list").replaceChildren(
+    ...examples.map(({ label, attribution: { clip, source, dataset, homepage, license, changes } }) =>
+      make(
+        "li",
+        {},
+        `${sentence(plain(label))}: `,
+        link(clip || "a clip", source),
+        " from ",
+        link(dataset, homepage),
+        `, ${license}; ${changes}.`,
+      ),
+    ),
+  );
+  $("credits").hidden = !examples.length;
 }
 
 // ---------------------------------------------------------------- wiring
 
-/** Offers the answer as a file, without the picture, which is for the eye. */
+/** Offers the answer as a file, without the picture. */
 function download() {
   const { picture, ...rest } = page.answer;
   const text = JSON.stringify({ file: page.file, ...rest }, null, 2);
@@ -691,7 +717,7 @@ function take(files) {
 }
 
 function wire() {
-  $("longest").textContent = `Stops by itself after ${RECORD_SECONDS} seconds`;
+  $("longest").textContent = `Stops automatically after ${RECORD_SECONDS} seconds`;
   $("file").addEventListener("change", () => {
     take([...$("file").files]);
     $("file").value = ""; // so that the same file can be chosen again
@@ -699,7 +725,7 @@ function wire() {
   $("record").addEventListener("click", record);
   $("download").addEventListener("click", download);
   $("all").addEventListener("click", showAllBars);
-  // A file dropped beside the zone would make the browser leave the page for it.
+  // Without this, a file dropped outside the zone would replace the page.
   const over = (event) => {
     event.preventDefault();
     $("zone").classList.toggle("over", event.type === "dragover");
