@@ -1,1 +1,1 @@
-"""How good a model is, and whether that is true: metrics, plots, report, label errors."""
+"""Evaluate models and data: metrics, plots, the report, the leak check and label errors."""
