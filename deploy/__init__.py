@@ -1,4 +1,4 @@
-"""Delivery: the image of a packaged model, its way to Elastic Beanstalk, and the way back.
+"""Build the image of a packaged model, deploy it to Elastic Beanstalk, and roll it back.
 
-One module a question; every one is a program, and the Makefile names them.
+``README.md`` in this folder describes the steps; each is a make target that runs a module.
 """

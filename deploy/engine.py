@@ -1,4 +1,4 @@
-"""Docker or Podman, whichever works here."""
+"""Run commands of Docker or Podman, whichever works on this machine."""
 
 import functools
 import json
@@ -14,27 +14,27 @@ CONFINED = (
     *("--memory", "256m", "--cpus", "0.5"),
     *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
 )
-"""How a container is run here: what a t3.micro gives it, with room to spare."""
+"""Options of `run` on this machine: less memory and CPU than a t3.micro has."""
 
 
 @functools.cache
 def find() -> str:
-    """Name the program to build and run images with.
+    """Return the program that builds and runs images, ``docker`` or ``podman``.
 
     Raises
     ------
     UserError
-        When there is neither.
+        If neither works.
     """
     for name in ("docker", "podman"):
-        # a client without its server is of no use
+        # the client may be installed without its server
         if shutil.which(name) and not _exit_status(name, "info"):
             return name
-    raise UserError("neither Docker nor Podman works here: install one, or start Docker's engine.")
+    raise UserError("neither Docker nor Podman works: install one, or start the Docker daemon.")
 
 
 def exists(image: str) -> bool:
-    """Whether the engine has an image."""
+    """Whether an image is on this machine."""
     return not _exit_status(find(), "image", "inspect", image)
 
 
@@ -44,17 +44,17 @@ def run(*arguments: str) -> str:
     Raises
     ------
     UserError
-        When it fails, with its last line.
+        If it fails, with the last line of its error output.
     """
     done = subprocess.run([find(), *arguments], capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
-        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        said = done.stderr.strip().splitlines() or ["no error message"]
         raise UserError(f"`{find()} {arguments[0]}` failed: {said[-1]}")
     return done.stdout.strip()
 
 
 def inspect(image: str) -> dict[str, Any]:
-    """Tell what the engine knows of an image."""
+    """Return the description of an image."""
     known: dict[str, Any] = json.loads(run("image", "inspect", image))[0]
     return known
 
@@ -62,7 +62,7 @@ def inspect(image: str) -> dict[str, Any]:
 def start(image: str, port: int, options: Sequence[str] = CONFINED) -> str:
     """Start a container that listens on a port of this machine, and return its id.
 
-    On the host's network: a port that is mapped needs more of the host than some of them have.
+    It uses the host's network, because not every host can map ports.
     """
     return run(
         *("run", "--detach", "--network", "host"),

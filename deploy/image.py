@@ -1,4 +1,4 @@
-"""The service as an image: bento of the bundle, image of the bento, list of what is in it.
+"""Build the image of the service: a bento of the bundle, an image of the bento, and its SBOM.
 
 python -m deploy.image [--base IMAGE] [--pip-config FILE]
 """
@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.serving import bundle
 
 NAME = config.BUILD / "image.txt"
-"""Holds the image's name with its tag."""
+"""Contains the image's name with its tag."""
 
 SBOM = config.BUILD / "sbom.cdx.json"
 
@@ -28,11 +28,11 @@ def main(base: str | None = None, pip_config: Path | None = None, *, cache: bool
     Parameters
     ----------
     base : str, optional
-        Instead of the base image that ``bentofile.yaml`` names.
+        Replaces the base image of ``bentofile.yaml``.
     pip_config : Path, optional
-        For a package index of one's own; it is seen by the installation and not kept.
+        Configuration of a private package index; only the installation sees it.
     cache : bool
-        Take layers from builds before.
+        Reuse layers of earlier builds.
 
     Returns
     -------
@@ -42,26 +42,15 @@ def main(base: str | None = None, pip_config: Path | None = None, *, cache: bool
     Raises
     ------
     UserError
-        When there is no bundle, no engine, or the build fails.
+        If there is no bundle or no engine, or if the build fails.
     """
     name = config.load().name
     card = read_card()
-    label = version_label(card, commit())
-    image = f"{name}:{label}"
+    revision = commit()
+    label = version_label(card, revision)
+    image = bento = f"{name}:{label}"
     program = engine.find()
-    home = config.BUILD / "bentoml"
-    shutil.rmtree(home, ignore_errors=True)
-    temporary = config.BUILD / "tmp"
-    temporary.mkdir(parents=True, exist_ok=True)  # Podman keeps the packages it fetched there
-    environment = {
-        **os.environ,
-        "BENTOML_HOME": str(home.resolve()),
-        "BENTOML_DO_NOT_TRACK": "true",
-        # BentoML refuses the template of a Dockerfile where it is not below the working directory,
-        # and makes itself a copy of it in a temporary folder
-        "TMPDIR": str(temporary.resolve()),
-    }
-    options = [f"label={key}={value}" for key, value in labels(card, commit()).items()]
+    options = [f"label={key}={value}" for key, value in labels(card, revision).items()]
     if base:
         options.append(f"build-arg=BASE={base}")
     if pip_config:
@@ -69,36 +58,52 @@ def main(base: str | None = None, pip_config: Path | None = None, *, cache: bool
     if not cache:
         options.append("no-cache")
     if program == "podman":
-        options.append("format=docker")  # the other one has no health checks
-    bento = f"{name}:{label}"
+        options.append("format=docker")  # OCI images have no health checks
+    environment = _environment()
     _bentoml(environment, "build", "--name", name, "--version", label)
-    chosen = [part for option in options for part in ("--opt", option)]
-    _bentoml(environment, "containerize", bento, "--backend", program, "-t", image, *chosen)
-    known = engine.inspect(image)
+    given = [part for option in options for part in ("--opt", option)]
+    _bentoml(environment, "containerize", bento, "--backend", program, "-t", image, *given)
     NAME.write_text(image + "\n", encoding="utf-8")
     SBOM.write_text(sbom.of_image(image, card) + "\n", encoding="utf-8")
-    layers = len(known["RootFS"]["Layers"])
-    return f"{image}, {known['Size'] / 1e6:.0f} MB in {layers} layers, built by {program}"
+    built = engine.inspect(image)
+    layers = len(built["RootFS"]["Layers"])
+    return f"{image}, {built['Size'] / 1e6:.0f} MB in {layers} layers, built by {program}"
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment for BentoML, with empty stores below ``build/``."""
+    home = config.BUILD / "bentoml"
+    shutil.rmtree(home, ignore_errors=True)
+    temporary = config.BUILD / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)  # Podman caches packages there
+    return {
+        **os.environ,
+        "BENTOML_HOME": str(home.resolve()),
+        "BENTOML_DO_NOT_TRACK": "true",
+        # BentoML copies the Dockerfile template to a temporary folder, and then rejects the copy
+        # unless it is below the working directory
+        "TMPDIR": str(temporary.resolve()),
+    }
 
 
 def read_card() -> dict[str, Any]:
-    """Read which model the bundle holds.
+    """Read the card of the bundle.
 
     Raises
     ------
     UserError
-        When there is none, or it is not whole.
+        If there is no bundle, or if it is damaged.
     """
     return bundle.read_card(paths.BUNDLE)
 
 
 def read_name() -> str:
-    """Tell which image was built last.
+    """Return the name of the image that was built last, with its tag.
 
     Raises
     ------
     UserError
-        When none was.
+        If no image was built.
     """
     try:
         return NAME.read_text(encoding="utf-8").strip()
@@ -107,12 +112,12 @@ def read_name() -> str:
 
 
 def commit() -> str:
-    """Hash of the commit, with ``-dirty`` where files that are tracked differ from it.
+    """Return the hash of the commit, with ``-dirty`` if tracked files differ from it.
 
     Raises
     ------
     UserError
-        When this is no git repository with a commit.
+        If this is not a git repository with a commit.
     """
 
     def git(*arguments: str) -> str:
@@ -123,22 +128,22 @@ def commit() -> str:
             check=False,
         )
         if done.returncode:
-            raise UserError("an image is named after its commit, and here is none: commit first.")
+            raise UserError("there is no commit to name the image after: commit first.")
         return done.stdout.strip()
 
-    # the pipeline's own output does not count
+    # dvc.lock is an output of the pipeline
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
     return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
 
 
 def version_label(card: dict[str, Any], revision: str) -> str:
-    """Name a deployment: model version and commit, which together decide what is in the image."""
+    """Return the label of a deployment: model version and commit, which determine the image."""
     sha, _, dirty = revision.partition("-")
     return f"v{card['version']}-{sha[:12]}" + (f"-{dirty}" if dirty else "")
 
 
 def labels(card: dict[str, Any], revision: str) -> dict[str, str]:
-    """Labels of the image, as the Open Container Initiative names them, and the model's."""
+    """Return the labels of the image: those of the Open Container Initiative, and the model's."""
     return {
         "org.opencontainers.image.title": card["name"],
         "org.opencontainers.image.revision": revision,
@@ -160,16 +165,18 @@ def _bentoml(environment: dict[str, str], *arguments: str) -> None:
         text=True,
         check=False,
     )
-    # `containerize` may fail and exit with 0
+    # `containerize` exits with 0 even if it fails
     if done.returncode or "Encountered exception" in done.stdout:
         print(done.stdout, file=sys.stderr)
-        raise UserError(f"`bentoml {arguments[0]}` failed; the reason is above.")
+        raise UserError(f"`bentoml {arguments[0]}` failed; see its output above.")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m deploy.image", description=__doc__)
-    parser.add_argument("--base", help="base image, instead of the one in bentofile.yaml")
-    parser.add_argument("--pip-config", type=Path, help="pip.conf of a package index of one's own")
-    parser.add_argument("--no-cache", action="store_true", help="build every layer anew")
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.image", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--base", help="base image to use instead of the one in bentofile.yaml")
+    parser.add_argument("--pip-config", type=Path, help="pip.conf of a private package index")
+    parser.add_argument("--no-cache", action="store_true", help="build every layer again")
     given = parser.parse_args()
     stage.run("image", lambda: main(given.base, given.pip_config, cache=not given.no_cache))

@@ -1,10 +1,10 @@
-"""Print the source files of every module that serving loads; run while the image is built."""
+"""Print the source files of all modules that the service loads; the image build runs this."""
 
 import importlib
 import sys
 
 SERVING = (
-    "bentoml_cli.cli",  # the process that supervises
+    "bentoml_cli.cli",  # the supervising process
     "_bentoml_impl.worker.service",  # the worker
     "pipeline.serving.service",
     "pipeline.serving.app",

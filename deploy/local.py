@@ -1,11 +1,10 @@
-"""The bundle on this machine: its image, behind Debian's nginx with the bundle's own settings.
+"""Run the source bundle on this machine: its image, behind nginx with the bundle's settings.
 
 python -m deploy.local [--port PORT]
 """
 
 import argparse
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -18,10 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploy import engine, source_bundle
+from pipeline import tables
 from pipeline.errors import UserError
 
-# What the Docker platform's nginx is set up with, as far as it matters here: where it includes the
-# bundle's files, and the time-outs of its server.
+# The relevant part of the nginx configuration of Elastic Beanstalk's Docker platform: where it
+# includes the bundle's files, and the timeouts of its server.
 NGINX = """
 daemon off;
 worker_processes 1;
@@ -61,24 +61,24 @@ http {{
 
 @contextlib.contextmanager
 def deployed(archive: Path, port: int) -> Iterator[str]:
-    """Run a bundle as an instance of Elastic Beanstalk does.
+    """Run a source bundle as an instance of Elastic Beanstalk does.
 
     Parameters
     ----------
     archive : Path
-        The bundle.
+        The source bundle.
     port : int
-        Of this machine, that nginx listens on.
+        Port on this machine for nginx.
 
     Yields
     ------
     str
-        Its address; the hooks of the bundle have run.
+        Its address, after the bundle's hooks have run.
 
     Raises
     ------
     UserError
-        When there is no bundle, no nginx, the port is taken, or a hook fails.
+        If the bundle or nginx is missing, if the port is in use, or if a hook fails.
     """
     nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if nginx is None:
@@ -86,37 +86,50 @@ def deployed(archive: Path, port: int) -> Iterator[str]:
     if not archive.is_file():
         raise UserError(f"{archive} is missing: make it with `make eb-bundle`.")
     if not _is_free(port):
-        raise UserError(f"port {port} is taken: choose another, `make deploy-local PORT=8081`.")
+        raise UserError(f"port {port} is in use: choose another, `make deploy-local PORT=8081`.")
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.chmod(0o755)  # nginx's worker is another user
         source = folder / "source"
         unpack(archive, source)
-        described = json.loads((source / "Dockerrun.aws.json").read_text("utf-8"))
         upstream = _free_port()
-        container = engine.start(described["Image"]["Name"], upstream)
+        run = tables.read_json(source / "Dockerrun.aws.json")
+        container = engine.start(run["Image"]["Name"], upstream, container_options(source))
         stack.callback(engine.run, "rm", "--force", container)
         stack.callback(engine.run, "stop", "--time", "10", container)
-        written = NGINX.format(folder=folder, source=source, port=port, upstream=upstream)
-        (folder / "nginx.conf").write_text(written, encoding="utf-8")
+        configuration = NGINX.format(folder=folder, source=source, port=port, upstream=upstream)
+        (folder / "nginx.conf").write_text(configuration, encoding="utf-8")
         server = subprocess.Popen(  # noqa: S603
             [nginx, "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"]
         )
         stack.callback(server.wait)
         stack.callback(server.terminate)
-        for hook in sorted((source / ".platform" / "hooks" / "postdeploy").iterdir()):
-            environment = {**os.environ, "NGINX_PORT": str(port)}
-            done = subprocess.run(  # noqa: S603  # the bundle's own
-                [hook], env=environment, capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                log = engine.run("logs", "--tail", "5", container)
-                raise UserError(f"the hook {hook.name} failed: {done.stderr.strip()}. {log}")
+        _run_hooks(source, port, container)
         yield f"http://127.0.0.1:{port}"
 
 
+def container_options(source: Path) -> list[str]:
+    """Return the options of ``run``: the limits of a small machine, and the service's settings."""
+    options = tables.read_json(source / ".ebextensions" / "options.config")["option_settings"]
+    variables = options.get(source_bundle.SERVICE_NAMESPACE, {})
+    given = [part for name, value in variables.items() for part in ("--env", f"{name}={value}")]
+    return [*engine.CONFINED, *given]
+
+
+def _run_hooks(source: Path, port: int, container: str) -> None:
+    """Run the hooks that follow a deployment; raise UserError if one fails."""
+    for hook in sorted((source / ".platform" / "hooks" / "postdeploy").iterdir()):
+        environment = {**os.environ, "NGINX_PORT": str(port)}
+        done = subprocess.run(  # noqa: S603  # the bundle's own
+            [hook], env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            log = engine.run("logs", "--tail", "5", container)
+            raise UserError(f"the hook {hook.name} failed: {done.stderr.strip()}. {log}")
+
+
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a bundle; unlike the library's own way, scripts stay executable."""
+    """Unpack a source bundle; unlike ``extractall``, keep scripts executable."""
     with zipfile.ZipFile(archive) as opened:
         for entry in opened.infolist():
             made = Path(opened.extract(entry, folder))
@@ -124,7 +137,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def _is_free(port: int) -> bool:
-    """Whether nobody listens: what another program answers is no sign that the bundle runs."""
+    """Whether no program listens: the hook would take its response for the bundle's."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
@@ -136,16 +149,16 @@ def _free_port() -> int:
 
 
 def main(port: int) -> None:
-    """Run the bundle until it is interrupted."""
+    """Run the source bundle until interrupted."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with contextlib.suppress(KeyboardInterrupt), deployed(source_bundle.FILE, port) as address:
-        print(f"the bundle is deployed on {address}; Ctrl-C ends it", flush=True)
+        print(f"the source bundle runs on {address}; stop it with Ctrl-C", flush=True)
         signal.pause()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m deploy.local", description=__doc__)
-    parser.add_argument("--port", type=int, default=8080, help="that nginx listens on")
+    parser.add_argument("--port", type=int, default=8080, help="port for nginx")
     try:
         main(parser.parse_args().port)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What is in an image, as a CycloneDX bill of materials: Python's packages, Debian's, the model."""
+"""List the Python packages, Debian packages and model of an image as a CycloneDX SBOM."""
 
 import json
 from typing import Any
@@ -18,18 +18,18 @@ print(json.dumps(sorted({(d.name, d.version) for d in m.distributions()})))
 
 
 def of_image(image: str, card: dict[str, Any]) -> str:
-    """List an image's content by asking the image.
+    """Return the software bill of materials of an image, read from the image itself.
 
     Parameters
     ----------
     image : str
     card : dict
-        Of the model in it.
+        Card of the model in the image.
 
     Returns
     -------
     str
-        CycloneDX 1.6, JSON.
+        CycloneDX 1.6 as JSON.
     """
     run = ("run", "--rm", "--network", "none", "--entrypoint")
     python = json.loads(engine.run(*run, "python", image, "-c", LIST).splitlines()[-1])

@@ -1,37 +1,37 @@
-"""Ask a deployed service for what the bundle answers here: same model, same clips, same answers.
+"""Check that a deployed service answers as the bundle does on this machine.
 
-python -m deploy.smoke write            # build/smoke/: clips, and what the bundle says of them
-python -m deploy.smoke check ADDRESS
+python -m deploy.smoke write            # write clips and the expected predictions to build/smoke/
+python -m deploy.smoke check ADDRESS    # compare the service at ADDRESS with them
 """
 
 import argparse
-import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import soundfile
+from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from deploy import config
-from pipeline import paths, stage
+from pipeline import paths, stage, tables
 from pipeline.errors import UserError
 from pipeline.serving.bundle import EXAMPLES
 from pipeline.serving.classifier import Classifier
-from pipeline.serving.settings import Settings as Limits
 from pipeline.sound import decoding
 
 FOLDER = config.BUILD / "smoke"
 EXPECTED = "expected.json"
 
 TOLERANCE = 1e-3
-"""Of a probability; another processor rounds in another way."""
+"""Maximum difference of a probability; another processor rounds differently."""
 
 
 def write(folder: Path = FOLDER) -> str:
-    """Write clips and the answers that a service of ``bundle/`` has to give.
+    """Write clips and the predictions that a service of ``bundle/`` has to return for them.
+
+    The clips are the bundle's examples, if it has any, and generated sounds.
 
     Returns
     -------
@@ -41,32 +41,46 @@ def write(folder: Path = FOLDER) -> str:
     Raises
     ------
     UserError
-        When there is no bundle.
+        If there is no bundle.
     """
     classifier = Classifier.load(paths.BUNDLE)
-    card = classifier.card
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for clip in sorted((paths.BUNDLE / EXAMPLES).glob("*.wav")):
+    for clip in sorted((paths.BUNDLE / EXAMPLES).glob("*")):
         shutil.copy(clip, folder)
     rate = classifier.spec.sample_rate
-    # no clip of the model's dataset may be at hand, but noise always is
-    noise = np.random.default_rng(0).standard_normal(2 * rate) * 0.1
-    soundfile.write(folder / "noise.flac", noise, rate)
-    answers = {}
+    generate(folder, rate)
+    limits = config.load().limits
+    predictions = {}
     for clip in sorted(folder.iterdir()):
-        found = classifier.predict(decoding.load(clip.read_bytes(), rate), Limits().max_windows)
+        found = classifier.predict(decoding.load(clip.read_bytes(), rate), limits.max_windows)
         best = int(found.probabilities.argmax())
         probability = round(float(found.probabilities[best]), 6)
-        answers[clip.name] = {"label": classifier.labels[best], "probability": probability}
-    model = {"name": card["name"], "version": str(card["version"])}
-    text = json.dumps({"model": model, "clips": answers}, indent=2) + "\n"
-    (folder / EXPECTED).write_text(text, encoding="utf-8")
-    return f"{len(answers)} clips and their answers -> {folder}/"
+        predictions[clip.name] = {"label": classifier.labels[best], "probability": probability}
+    model = {"name": classifier.card["name"], "version": str(classifier.card["version"])}
+    tables.write_json(folder / EXPECTED, {"model": model, "clips": predictions})
+    return f"{len(predictions)} clips and their expected predictions -> {folder}/"
+
+
+def generate(folder: Path, sample_rate: int) -> None:
+    """Write two sounds that need no dataset: noise, and a stereo sweep that has to be resampled.
+
+    Parameters
+    ----------
+    folder : Path
+    sample_rate : int
+        The model's, in Hz.
+    """
+    noise = np.random.default_rng(0).standard_normal(2 * sample_rate) * 0.1
+    soundfile.write(folder / "noise.flac", noise, sample_rate)
+    rate, seconds = 48_000, 2
+    time = np.arange(seconds * rate) / rate
+    sweep = 0.3 * np.sin(2 * np.pi * (200 * time + 1_000 * time**2))  # 200 Hz to 4,200 Hz
+    soundfile.write(folder / "sweep.wav", np.stack([sweep, 0.5 * sweep], axis=1), rate)
 
 
 def check(address: str, folder: Path = FOLDER, patience: float = 60.0) -> str:
-    """Hold a running service against the answers.
+    """Compare the predictions of a running service with the expected ones.
 
     Parameters
     ----------
@@ -75,7 +89,7 @@ def check(address: str, folder: Path = FOLDER, patience: float = 60.0) -> str:
     folder : Path
         As :func:`write` wrote it.
     patience : float
-        Seconds to wait until it is ready.
+        Maximum time to wait until the service is ready, in seconds.
 
     Returns
     -------
@@ -85,55 +99,80 @@ def check(address: str, folder: Path = FOLDER, patience: float = 60.0) -> str:
     Raises
     ------
     UserError
-        When it is not ready in time, is another model, or answers otherwise.
+        If it is not ready in time, serves another model, or returns another prediction.
     """
-    try:
-        expected: dict[str, Any] = json.loads((folder / EXPECTED).read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder / EXPECTED} is missing: `make eb-bundle` writes it.") from None
-    except ValueError:
-        raise UserError(f"{folder / EXPECTED} is damaged: `make eb-bundle` writes it.") from None
+    expected = _read(folder)
     if not address:
         raise UserError("URL is not set: `make smoke URL=...`.")
     url = address if "://" in address else f"http://{address}"
+    # longer than the service and every proxy in front of it
+    timeout = config.load().limits.request_seconds + 20
     try:
-        with httpx.Client(base_url=url, timeout=60) as client:
-            _wait(client, patience)
-            card = client.get("/model").raise_for_status().json()
-            model = {key: card[key] for key in ("name", "version")}
-            if model != expected["model"]:
-                raise UserError(f"{url} serves {model}, and not {expected['model']}.")
-            for name, answer in expected["clips"].items():
-                files = {"file": (name, (folder / name).read_bytes())}
-                said = client.post("/classify", files=files).raise_for_status().json()
-                far = abs(said["probability"] - answer["probability"]) > TOLERANCE
-                if said["label"] != answer["label"] or far or said["model"] != model:
-                    got = {key: said[key] for key in ("label", "probability", "model")}
-                    raise UserError(f"{url} answers {got} for {name}, and not {answer}.")
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} is missing: `make eb-bundle` writes it.") from None
+        with httpx.Client(base_url=url, timeout=timeout) as client:
+            _wait_until_ready(client, patience)
+            _compare(client, expected, folder)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
-        raise UserError(f"{url} does not answer as it should: {error}.") from error
-    count = len(expected["clips"])
-    return f"{url} serves version {model['version']} and is right on {count} clips"
+        raise UserError(f"{url} returned an invalid response: {error}.") from error
+    version, count = expected["model"]["version"], len(expected["clips"])
+    return f"{url} serves version {version} and predicts as expected on {count} clips"
 
 
-def _wait(client: httpx.Client, patience: float) -> None:
-    until = time.monotonic() + patience
-    said = ""
-    while time.monotonic() < until:
+def _read(folder: Path) -> dict[str, Any]:
+    """Read the expected predictions; make sure that every clip is there."""
+    file = folder / EXPECTED
+    if not file.is_file():
+        raise UserError(f"{file} is missing: `make eb-bundle` writes it.")
+    try:
+        expected: dict[str, Any] = tables.read_json(file)
+    except UserError:
+        raise UserError(f"{file} is damaged: write it again with `make eb-bundle`.") from None
+    for name in expected["clips"]:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name} is missing: `make eb-bundle` writes it.")
+    return expected
+
+
+def _compare(client: httpx.Client, expected: dict[str, Any], folder: Path) -> None:
+    """Compare model and predictions; raise UserError at the first difference."""
+    url = client.base_url
+    card = client.get("/model").raise_for_status().json()
+    model = {key: card[key] for key in ("name", "version")}
+    if model != expected["model"]:
+        raise UserError(f"{url} serves {model} instead of {expected['model']}.")
+    for name, prediction in expected["clips"].items():
+        files = {"file": (name, (folder / name).read_bytes())}
+        got = client.post("/classify", files=files).raise_for_status().json()
+        differs = abs(got["probability"] - prediction["probability"]) > TOLERANCE
+        if got["label"] != prediction["label"] or differs or got["model"] != model:
+            shown = {key: got[key] for key in ("label", "probability", "model")}
+            raise UserError(f"{url} predicts {shown} for {name} instead of {prediction}.")
+
+
+def _wait_until_ready(client: httpx.Client, patience: float) -> None:
+    def read() -> str:
         try:
-            said = str(client.get("/readyz").status_code)
-            if said == "200":
-                return
+            return str(client.get("/readyz").status_code)
         except httpx.HTTPError as error:
-            said = str(error)
-        time.sleep(1)
-    raise UserError(f"{client.base_url} is not ready after {patience:g} s: {said}.")
+            return str(error)
+
+    def give_up(last: RetryCallState) -> None:
+        said = last.outcome.result() if last.outcome else ""
+        raise UserError(f"{client.base_url} is not ready after {patience:g} s: {said}.")
+
+    Retrying(
+        retry=retry_if_result(lambda status: status != "200"),
+        wait=wait_fixed(1),
+        stop=stop_after_delay(patience),
+        retry_error_callback=give_up,
+    )(read)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m deploy.smoke", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.smoke",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("write")
     commands.add_parser("check").add_argument("address")

@@ -1,8 +1,8 @@
-"""What Elastic Beanstalk is given: which image, how to run it, and what nginx lets through.
+"""Write the source bundle for Elastic Beanstalk: the image's name, its settings and nginx's limits.
 
     python -m deploy.source_bundle [--registry HOST]
 
-Leaves ``build/bundle.zip``, the same bytes for the same content, and ``build/smoke/``.
+Writes ``build/source-bundle.zip``, whose bytes depend only on its content, and ``build/smoke/``.
 """
 
 import argparse
@@ -13,25 +13,43 @@ from pathlib import Path
 from typing import Any
 
 from deploy import config, image, smoke
-from deploy.config import Settings
+from deploy.config import Config
 from pipeline import stage
 from pipeline.serving.settings import Settings as Limits
 
-FILE = config.BUILD / "bundle.zip"
+FILE = config.BUILD / "source-bundle.zip"
 
-SPARE = 64 * 1024
-"""Bytes that a form needs besides the file: nginx must not refuse what the service takes."""
+OVERHEAD_BYTES = 64 * 1024
+"""What a form adds to the file, in bytes: nginx must let through what the service accepts."""
+
+NGINX_SECONDS, BALANCER_SECONDS = 5, 15
+"""How much longer than the service nginx and the load balancer wait, in seconds."""
+
+SERVICE_NAMESPACE = "aws:elasticbeanstalk:application:environment"
+"""Namespace of the environment variables that the container gets."""
 
 HOOK = ".platform/hooks/postdeploy/10_ready.sh"
 
+HOOK_SCRIPT = """\
+#!/bin/sh
+# Fail the deployment if the container does not become ready.
+address="http://127.0.0.1:${NGINX_PORT:-80}/readyz"
+for _ in $(seq %(seconds)d); do
+    curl --silent --fail --max-time 5 --output /dev/null "$address" && exit 0
+    sleep 1
+done
+echo "not ready after %(seconds)d s" >&2
+exit 1
+"""
+
 
 def main(registry: str | None = None) -> str:
-    """Write the bundle of the image that was built last.
+    """Write the source bundle of the image that was built last, and its smoke test.
 
     Parameters
     ----------
     registry : str, optional
-        Where the image was pushed to; without it, the image of this machine.
+        Host of the registry that the image was pushed to; by default, the image on this machine.
 
     Returns
     -------
@@ -40,29 +58,22 @@ def main(registry: str | None = None) -> str:
     """
     name = image.read_name()
     full = f"{registry}/{name}" if registry else name
-    held = files(full, config.load(), Limits())
-    write(FILE, held)
-    said = smoke.write()
+    content = files(full, config.load())
+    write(FILE, content)
+    smoke_line = smoke.write()
     config.output(label=name.split(":")[1])
-    return f"{FILE} with {len(held)} files for {full}; {said}"
+    return f"{FILE} with {len(content)} files for {full}; {smoke_line}"
 
 
-def files(name: str, chosen: Settings, limits: Limits) -> dict[str, str]:
-    """Content of the bundle by path.
+def files(name: str, chosen: Config) -> dict[str, str]:
+    """Return the content of the source bundle by path.
 
     Parameters
     ----------
     name : str
-        Of the image, with registry and tag.
-    chosen : Settings
-    limits : pipeline.serving.settings.Settings
-        Limits of the service.
-
-    Returns
-    -------
-    dict
+        The image's name, with registry and tag.
+    chosen : Config
     """
-    seconds = limits.request_seconds
     return {
         "Dockerrun.aws.json": _json(
             {
@@ -72,13 +83,22 @@ def files(name: str, chosen: Settings, limits: Limits) -> dict[str, str]:
             }
         ),
         # JSON is YAML
-        ".ebextensions/options.config": _json({"option_settings": options(chosen, seconds)}),
+        ".ebextensions/options.config": _json({"option_settings": options(chosen)}),
+        HOOK: HOOK_SCRIPT % {"seconds": chosen.environment.ready_seconds},
+        **nginx(chosen.limits),
+    }
+
+
+def nginx(limits: Limits) -> dict[str, str]:
+    """Return the configuration files of nginx, which follow the limits of the service."""
+    seconds = limits.request_seconds + NGINX_SECONDS
+    return {
         ".platform/nginx/conf.d/limits.conf": (
-            f"client_max_body_size {limits.max_bytes + SPARE};\n"
-            # the service gives an answer by then; nginx must not give one before it
-            f"proxy_read_timeout {seconds + 5}s;\n"
-            f"proxy_send_timeout {seconds + 5}s;\n"
-            # a slow client keeps nginx busy, which can bear it, and not the service
+            f"client_max_body_size {limits.max_bytes + OVERHEAD_BYTES};\n"
+            # longer than the service, which answers a slow request itself
+            f"proxy_read_timeout {seconds}s;\n"
+            f"proxy_send_timeout {seconds}s;\n"
+            # a slow client occupies nginx, which can take it, and not the service
             "proxy_request_buffering on;\n"
             "server_tokens off;\n"
         ),
@@ -86,32 +106,16 @@ def files(name: str, chosen: Settings, limits: Limits) -> dict[str, str]:
             "error_page 413 @too_large;\n"
             "location @too_large {\n"
             "    default_type application/json;\n"
-            f"    return 413 '{refusal(limits)}';\n"
+            f"    return 413 '{json.dumps({'error': limits.too_large})}';\n"
             "}\n"
-        ),
-        HOOK: (
-            "#!/bin/sh\n"
-            "# A deployment whose container does not become ready has failed.\n"
-            'address="http://127.0.0.1:${NGINX_PORT:-80}/readyz"\n'
-            f"for _ in $(seq {chosen.environment.ready_seconds}); do\n"
-            '    curl --silent --fail --max-time 5 --output /dev/null "$address" && exit 0\n'
-            "    sleep 1\n"
-            "done\n"
-            f'echo "not ready after {chosen.environment.ready_seconds} s" >&2\n'
-            "exit 1\n"
         ),
     }
 
 
-def refusal(limits: Limits) -> str:
-    """Say what the service says of a request that is too large."""
-    return json.dumps({"error": limits.too_large})
+def options(chosen: Config) -> dict[str, dict[str, Any]]:
+    """Return the option settings of the environment, by namespace.
 
-
-def options(chosen: Settings, seconds: int) -> dict[str, dict[str, Any]]:
-    """Option settings of the environment, by namespace.
-
-    Sources: "General options for all environments" in the developer guide of Elastic Beanstalk.
+    Source: "General options for all environments" in the Elastic Beanstalk Developer Guide.
     """
     environment = chosen.environment
     held: dict[str, dict[str, Any]] = {
@@ -138,13 +142,16 @@ def options(chosen: Settings, seconds: int) -> dict[str, dict[str, Any]]:
             "RootVolumeSize": "10",
         },
     }
+    if chosen.service:
+        held[SERVICE_NAMESPACE] = chosen.service_environment
     if environment.load_balanced:
+        seconds = chosen.limits.request_seconds + BALANCER_SECONDS
         held |= {
             "aws:autoscaling:asg": {
                 "MinSize": str(environment.instances.least),
                 "MaxSize": str(environment.instances.most),
             },
-            "aws:elbv2:loadbalancer": {"IdleTimeout": str(seconds + 15)},
+            "aws:elbv2:loadbalancer": {"IdleTimeout": str(seconds)},
             "aws:elasticbeanstalk:environment:process:default": {
                 "HealthCheckPath": "/readyz",
                 "HealthCheckInterval": "15",
@@ -154,16 +161,16 @@ def options(chosen: Settings, seconds: int) -> dict[str, dict[str, Any]]:
     return held
 
 
-def write(file: Path, held: Mapping[str, str]) -> None:
-    """Write a zip archive that depends on the content alone."""
+def write(file: Path, content: Mapping[str, str]) -> None:
+    """Write a zip archive whose bytes depend only on its content."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, content in sorted(held.items()):
+        for path, text in sorted(content.items()):
             entry = zipfile.ZipInfo(path, (1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3  # Unix, on whatever system it is written
+            entry.create_system = 3  # Unix, whatever system writes it
             entry.external_attr = (0o755 if path.endswith(".sh") else 0o644) << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, content)
+            archive.writestr(entry, text)
 
 
 def _json(content: Any) -> str:
@@ -171,6 +178,10 @@ def _json(content: Any) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m deploy.source_bundle", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.source_bundle",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--registry", help="host of the registry that the image was pushed to")
-    stage.run("bundle", lambda: main(parser.parse_args().registry))
+    stage.run("source_bundle", lambda: main(parser.parse_args().registry))

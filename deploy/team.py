@@ -1,11 +1,10 @@
-"""What a runner shares with the team: DVC's remote and, without a server, the store of MLflow.
+"""Share a runner's outputs with the team: the DVC remote and, without a server, MLflow's store.
 
     DVC_REMOTE=s3://... [MLFLOW_TRACKING_URI=http://...] python -m deploy.team pull | push
 
-The outputs of every stage are kept by what they were made from (DVC's run cache), so that a runner
-that starts with nothing reproduces only what nobody has made before. Of the embedded store, the
-step of a workflow gets the number of the ``champion`` as an output: without a server, nobody else
-tells of a new one.
+DVC's run cache keeps the outputs of every stage by the hash of their inputs, so a fresh runner only
+runs what nobody has run before. With the embedded store, the version number of the ``champion``
+becomes an output of the workflow step, because there is no server that could send a webhook.
 """
 
 import argparse
@@ -25,38 +24,38 @@ from pipeline.registry import champions
 from pipeline.tracking import store
 
 STORE = (Path("mlflow.db"), Path("mlruns"))
-"""The embedded store. Its artifacts are named by absolute paths: it is one for runners alone."""
+"""The embedded store. It names artifacts by absolute paths, so it only works between runners."""
 
 
 def pull() -> str:
-    """Fetch what others made; nothing where there is no remote or nothing is in it yet."""
+    """Fetch what others pushed; do nothing without a remote."""
     remote = _remote()
     if not remote:
-        return "DVC_REMOTE is not set: nothing is pulled"
+        return "DVC_REMOTE is not set: nothing to pull"
     _dvc("fetch", "--quiet", "--run-cache")
     if _server():
-        return f"{remote} is at hand, MLflow is a server's"
+        return f"run cache fetched from {remote}; MLflow has a server"
     system, path = fsspec.core.url_to_fs(f"{remote}/mlflow.tar.gz")
     if not system.exists(path):
         config.output(champion="")
-        return f"{remote} is at hand, without a store of MLflow yet"
+        return f"run cache fetched from {remote}, which has no MLflow store yet"
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "mlflow.tar.gz"
         system.get_file(path, str(local))
         with tarfile.open(local) as archive:
             archive.extractall(".", filter="data")
     config.output(champion=_champion())
-    return f"{remote} is at hand, with the store of MLflow"
+    return f"run cache and MLflow store fetched from {remote}"
 
 
 def push() -> str:
-    """Store what was made here for others."""
+    """Push what was made here, for others to pull."""
     remote = _remote()
     if not remote:
-        return "DVC_REMOTE is not set: nothing is pushed"
+        return "DVC_REMOTE is not set: nothing to push"
     _dvc("push", "--quiet", "--run-cache")
     if _server():
-        return f"outputs -> {remote}; MLflow is a server's"
+        return f"outputs pushed to {remote}; MLflow has a server"
     system, path = fsspec.core.url_to_fs(f"{remote}/mlflow.tar.gz")
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "mlflow.tar.gz"
@@ -67,7 +66,7 @@ def push() -> str:
         system.makedirs(system._parent(path), exist_ok=True)
         system.put_file(str(local), path)
     config.output(champion=_champion())
-    return f"outputs and the store of MLflow -> {remote}"
+    return f"outputs and MLflow store pushed to {remote}"
 
 
 def _champion() -> str:
@@ -80,7 +79,7 @@ def _remote() -> str:
     if remote:
         _dvc("remote", "add", "--quiet", "--local", "--force", "--default", "team", remote)
         endpoint = os.environ.get("AWS_ENDPOINT_URL")
-        if endpoint and remote.startswith("s3:"):  # a store that is S3's twin
+        if endpoint and remote.startswith("s3:"):  # an S3-compatible store
             _dvc("remote", "modify", "--quiet", "--local", "team", "endpointurl", endpoint)
     return remote
 
@@ -94,7 +93,7 @@ def _dvc(*arguments: str) -> None:
     command = [str(Path(sys.executable).with_name("dvc")), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["it said nothing"]
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["no error message"]
         raise UserError(f"`dvc {arguments[0]}` failed: {said[0]}")
 
 

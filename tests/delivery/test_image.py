@@ -1,4 +1,4 @@
-"""The image, really built and run: what is in it, what is not, and that it serves when confined."""
+"""The image, built and run: its content, and that it serves with little memory and CPU."""
 
 import io
 import json
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.image
 
 @contextmanager
 def running(image: str) -> Iterator[tuple[str, str]]:
-    """A container under the limits of a small machine: its id and its address."""
+    """Run a container with the limits of a small machine; yield its id and its address."""
     port = free_port()
     container = engine.start(image, port)
     try:
@@ -33,17 +33,17 @@ def running(image: str) -> Iterator[tuple[str, str]]:
 
 
 def inside(image: str, script: str) -> str:
-    """What a shell script prints inside of an image."""
+    """Return what a shell script prints inside an image."""
     return engine.run("run", "--rm", "--network", "none", image, "sh", "-c", script)
 
 
-def test_confined_it_becomes_ready_answers_as_the_bundle_and_stops_cleanly(
+def test_with_little_memory_and_cpu_it_predicts_as_the_bundle_and_stops_cleanly(
     image: Image, esc10: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(image.clone.folder)
     smoke.write()
     with running(image.name) as (container, address):
-        assert "is right on 4 clips" in smoke.check(address)
+        assert "predicts as expected on 5 clips" in smoke.check(address)
         clips = sorted(esc10.rglob("*.ogg"))[::40]
         assert len(clips) >= 5
         for clip in clips:
@@ -57,7 +57,7 @@ def test_confined_it_becomes_ready_answers_as_the_bundle_and_stops_cleanly(
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
-def test_every_library_that_decodes_is_in_it(image: Image, kind: str) -> None:
+def test_it_contains_every_decoder(image: Image, kind: str) -> None:
     code = (
         "import io, numpy, soundfile, av; b = io.BytesIO();"
         f"soundfile.write(b, numpy.random.rand(44100), 44100, format={kind!r});"
@@ -72,7 +72,7 @@ def test_it_is_small(image: Image) -> None:
     assert engine.inspect(image.name)["Size"] <= 450e6
 
 
-def test_it_has_no_root_no_compiler_and_no_installer(image: Image) -> None:
+def test_it_runs_without_root_compiler_and_installer(image: Image) -> None:
     assert inside(image.name, "id -u") == "1034"
     found = inside(image.name, "command -v gcc cc make git pip pip3 uv curl || true")
     assert found == ""
@@ -81,7 +81,7 @@ def test_it_has_no_root_no_compiler_and_no_installer(image: Image) -> None:
     assert inside(image.name, "find /app /srv -writable") == ""
 
 
-def test_its_labels_say_which_commit_and_model_it_is(image: Image) -> None:
+def test_its_labels_name_the_commit_and_the_model(image: Image) -> None:
     config = engine.inspect(image.name)["Config"]
     commit = image.clone.ok("git", "rev-parse", "HEAD").strip()
     assert config["Labels"]["org.opencontainers.image.revision"] == commit
@@ -90,12 +90,12 @@ def test_its_labels_say_which_commit_and_model_it_is(image: Image) -> None:
     assert image.name == f"sound-classifier:v7-{commit[:12]}"
 
 
-def test_its_health_check_asks_whether_it_is_ready(image: Image) -> None:
+def test_its_health_check_requests_readyz(image: Image) -> None:
     check = json.dumps(engine.inspect(image.name))
     assert "127.0.0.1:3000/readyz" in check
 
 
-def test_every_package_in_it_is_in_the_lock_file_and_in_the_bill(image: Image) -> None:
+def test_every_package_is_in_the_lock_file_and_in_the_sbom(image: Image) -> None:
     lock = (image.clone.folder / "requirements-service.lock").read_text()
     locked = set(re.findall(r"^([a-z0-9.-]+)==(\S+)", lock, re.MULTILINE))
     bill = json.loads((image.clone.folder / "build" / "sbom.cdx.json").read_text())
@@ -110,8 +110,8 @@ def test_every_package_in_it_is_in_the_lock_file_and_in_the_bill(image: Image) -
     assert kinds == {"machine-learning-model", "pkg:pypi", "pkg:deb"}
 
 
-def test_two_builds_of_the_same_are_the_same(image: Image, base_image: str) -> None:
-    """Everything but time stamps: names, modes, owners, links and contents."""
+def test_two_builds_give_the_same_files(image: Image, base_image: str) -> None:
+    """Compare names, modes, owners, links and contents, but not time stamps."""
 
     def content(name: str) -> dict[str, tuple[int, int, str, int]]:
         container = engine.run("create", name)
@@ -137,7 +137,7 @@ def test_two_builds_of_the_same_are_the_same(image: Image, base_image: str) -> N
     assert {k for k in first | second if first.get(k) != second.get(k)} == set()
 
 
-def test_without_a_bundle_it_says_what_to_do(
+def test_without_a_bundle_the_error_says_what_to_do(
     clone: Clone, container_engine: str, tmp_path: Path
 ) -> None:
     bundle = clone.folder / "bundle"

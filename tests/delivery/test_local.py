@@ -1,4 +1,4 @@
-"""The very bundle behind a real nginx: limits, refusals, readiness and the smoke test."""
+"""The source bundle behind a real nginx: limits, rejections, readiness and the smoke test."""
 
 import socket
 from collections.abc import Iterator
@@ -30,16 +30,16 @@ def address(archive: Path) -> Iterator[str]:
 
 def test_the_smoke_test_passes(address: str, image: Image) -> None:
     said = smoke.check(address, image.clone.folder / smoke.FOLDER)
-    assert "serves version 7 and is right on 4 clips" in said
+    assert "serves version 7 and predicts as expected on 5 clips" in said
 
 
-def test_a_file_as_large_as_allowed_comes_through_to_the_service(address: str) -> None:
+def test_nginx_lets_the_largest_allowed_file_through(address: str) -> None:
     most = Limits().max_bytes
     answer = httpx.post(f"{address}/classify", files={"file": bytes(most - 1000)}, timeout=60)
-    assert answer.status_code == 415  # the service's word: zeros are not sound
+    assert answer.status_code == 415  # from the service: zeros are not sound
 
 
-def test_one_that_is_larger_is_refused_by_nginx_in_the_words_of_the_service(address: str) -> None:
+def test_nginx_rejects_a_larger_file_with_the_sentence_of_the_service(address: str) -> None:
     answer = httpx.post(f"{address}/classify", files={"file": bytes(30_000_000)}, timeout=60)
     assert answer.status_code == 413
     assert answer.json() == {"error": "The request is larger than 20 MB."}
@@ -53,7 +53,7 @@ def test_another_model_is_noticed(address: str, image: Image, tmp_path: Path) ->
         (folder / file.name).write_bytes(file.read_bytes())
     expected = folder / smoke.EXPECTED
     expected.write_text(expected.read_text().replace('"version": "7"', '"version": "8"'))
-    with pytest.raises(UserError, match=r"serves .*'7'.*, and not .*'8'"):
+    with pytest.raises(UserError, match=r"serves .*'7'.* instead of .*'8'"):
         smoke.check(address, folder)
 
 
@@ -77,8 +77,11 @@ def test_a_container_that_does_not_become_ready_fails_the_deployment(
         pass
 
 
-def test_what_another_program_answers_is_not_taken_for_the_bundle(archive: Path) -> None:
+def test_a_port_that_another_program_uses_is_an_error(archive: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(UserError, match=f"port {port} is taken"), local.deployed(archive, port):
+        with (
+            pytest.raises(UserError, match=f"port {port} is in use"),
+            local.deployed(archive, port),
+        ):
             pass

@@ -319,7 +319,7 @@ def spoil(stage: Stage, good: str, how: str) -> str:
         subprocess.run(["make", target], cwd=stage.folder, env=environment, check=True)
     change_settings(stage.folder, *reversed(patience))
     stage._upload(
-        Job(stage.folder, {}, {}), {"path": "build/bundle.zip build/image.txt build/smoke/"}
+        Job(stage.folder, {}, {}), {"path": "build/source-bundle.zip build/image.txt build/smoke/"}
     )
     return label
 

@@ -1,4 +1,4 @@
-"""The bundle for Elastic Beanstalk: in step with the service, and the same for the same content."""
+"""The source bundle: it follows the settings of the service, and its bytes only depend on it."""
 
 import json
 import zipfile
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from deploy import config, source_bundle
-from deploy.config import Settings
+from deploy import config, local, source_bundle
+from deploy.config import Config
 from pipeline.errors import UserError
 from pipeline.serving.settings import Settings as Limits
 
@@ -17,12 +17,13 @@ NAME = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/sound-classifier:v7-0123
 
 @pytest.fixture
 def held() -> dict[str, str]:
-    return source_bundle.files(NAME, config.load(), Limits())
+    return source_bundle.files(NAME, config.load())
 
 
-def changed(**environment: object) -> Settings:
+def changed(service: dict[str, object] | None = None, **environment: object) -> Config:
     content = config.load().model_dump()
-    return Settings.model_validate({**content, "environment": content["environment"] | environment})
+    content["environment"] |= environment
+    return Config.model_validate({**content, "service": service or {}})
 
 
 def test_it_names_the_image_and_its_port(held: dict[str, str]) -> None:
@@ -32,7 +33,7 @@ def test_it_names_the_image_and_its_port(held: dict[str, str]) -> None:
     assert described["Ports"] == [{"ContainerPort": 3000}]
 
 
-def test_nginx_lets_through_what_the_service_takes(held: dict[str, str]) -> None:
+def test_nginx_lets_through_what_the_service_accepts(held: dict[str, str]) -> None:
     limits = held[".platform/nginx/conf.d/limits.conf"]
     size = int(limits.split("client_max_body_size ")[1].split(";")[0])
     assert Limits().max_bytes < size < Limits().max_bytes * 1.01
@@ -41,16 +42,36 @@ def test_nginx_lets_through_what_the_service_takes(held: dict[str, str]) -> None
 
 
 def test_nginx_and_load_balancer_follow_the_time_limits_of_the_service() -> None:
-    limits = Limits(max_decode_seconds=200.0)
-    chosen = changed(load_balanced=True)
-    held = source_bundle.files(NAME, chosen, limits)
+    chosen = changed(
+        {"SOUND_MAX_DECODE_SECONDS": 200, "SOUND_MAX_BYTES": 1_000}, load_balanced=True
+    )
+    seconds = Limits(max_decode_seconds=200.0).request_seconds
+    assert chosen.limits.request_seconds == seconds > Limits().request_seconds
+    held = source_bundle.files(NAME, chosen)
     nginx = held[".platform/nginx/conf.d/limits.conf"]
-    assert f"proxy_read_timeout {limits.request_seconds + 5}s;" in nginx
+    assert f"proxy_read_timeout {seconds + 5}s;" in nginx
+    assert f"proxy_send_timeout {seconds + 5}s;" in nginx
+    assert f"client_max_body_size {1_000 + source_bundle.OVERHEAD_BYTES};" in nginx
+    assert "larger than 0.001 MB" in held[".platform/nginx/conf.d/elasticbeanstalk/10_refusal.conf"]
     options = YAML(typ="safe").load(held[".ebextensions/options.config"])["option_settings"]
-    assert int(options["aws:elbv2:loadbalancer"]["IdleTimeout"]) > limits.request_seconds + 5
+    assert int(options["aws:elbv2:loadbalancer"]["IdleTimeout"]) > seconds + 5
+    assert options["aws:elasticbeanstalk:application:environment"] == {
+        "SOUND_MAX_DECODE_SECONDS": "200",
+        "SOUND_MAX_BYTES": "1000",
+    }
 
 
-def test_health_is_enhanced_and_asks_readyz_and_logs_are_streamed(held: dict[str, str]) -> None:
+def test_the_bundle_on_this_machine_gets_the_settings_of_the_service(
+    tmp_path: Path,
+) -> None:
+    chosen = changed({"SOUND_MAX_BYTES": 1_000})
+    source_bundle.write(tmp_path / "bundle.zip", source_bundle.files(NAME, chosen))
+    local.unpack(tmp_path / "bundle.zip", tmp_path / "source")
+    options = local.container_options(tmp_path / "source")
+    assert options[-2:] == ["--env", "SOUND_MAX_BYTES=1000"]
+
+
+def test_health_is_enhanced_with_readyz_and_logs_are_streamed(held: dict[str, str]) -> None:
     options = YAML(typ="safe").load(held[".ebextensions/options.config"])["option_settings"]
     assert options["aws:elasticbeanstalk:application"] == {"Application Healthcheck URL": "/readyz"}
     assert options["aws:elasticbeanstalk:healthreporting:system"]["SystemType"] == "enhanced"
@@ -61,12 +82,12 @@ def test_health_is_enhanced_and_asks_readyz_and_logs_are_streamed(held: dict[str
 
 def test_a_load_balancer_waits_longer_than_nginx() -> None:
     seconds = Limits().request_seconds
-    options = source_bundle.options(changed(load_balanced=True), seconds)
+    options = source_bundle.options(changed(load_balanced=True))
     assert int(options["aws:elbv2:loadbalancer"]["IdleTimeout"]) > seconds + 5
     assert options["aws:autoscaling:asg"] == {"MinSize": "1", "MaxSize": "2"}
 
 
-def test_the_archive_depends_on_the_content_alone(held: dict[str, str], tmp_path: Path) -> None:
+def test_the_archive_only_depends_on_its_content(held: dict[str, str], tmp_path: Path) -> None:
     source_bundle.write(tmp_path / "a.zip", held)
     source_bundle.write(tmp_path / "b.zip", dict(reversed(held.items())))
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
@@ -83,9 +104,11 @@ def test_the_archive_depends_on_the_content_alone(held: dict[str, str], tmp_path
         ("name: sound-", "config.yaml: name: String should match pattern"),
         ("name: a-name-that-is-much-too-long-x", "config.yaml: name: String should have at most"),
         ("  log_days: 2", "config.yaml: environment.log_days: Input should be 1, 3,"),
+        ("service: { SOUND_MAX_BYTE: 1 }", "config.yaml: SOUND_MAX_BYTE is not a setting: did you"),
+        ("service: { MAX_BYTES: 1 }", "config.yaml: MAX_BYTES does not begin with SOUND_"),
     ],
 )
-def test_a_wrong_setting_is_refused_with_its_name(line: str, sentence: str, tmp_path: Path) -> None:
+def test_a_wrong_setting_is_rejected_by_name(line: str, sentence: str, tmp_path: Path) -> None:
     key = line.partition(":")[0]
     kept = [old for old in config.FILE.read_text().splitlines() if not old.startswith(key)]
     place = kept.index("environment:") + line.startswith(" ")
