@@ -223,7 +223,7 @@ def test_what_one_runner_trained_another_one_packages_without_any_of_its_data(
     assert card["examples"]
     expected = json.loads((build / "smoke" / "expected.json").read_text())
     files = {example["file"] for example in card["examples"]}
-    assert set(expected["clips"]) == {*files, "noise.flac"}
+    assert set(expected["clips"]) == {*files, "noise.flac", "sweep.wav"}
     answers = {clip: answer["label"] for clip, answer in expected["clips"].items()}
     for example in card["examples"]:
         assert answers[example["file"]] == example["label"]
