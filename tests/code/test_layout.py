@@ -9,10 +9,9 @@ PIPELINE = Path(__file__).parents[2] / "pipeline"
 FLOORS = (
     {"stages"},
     {"evaluation"},
-    {"registry"},
-    {"training"},
-    {"data", "tracking", "serving"},
-    {"sound"},
+    {"registry", "training"},
+    {"data", "serving"},
+    {"sound", "tracking"},
 )
 """The suites, from the top down. Below them is the ground floor: the modules beside the suites."""
 
@@ -28,6 +27,11 @@ def floor(suite: str) -> int:
 def suite_of(module: str) -> str:
     """Return the suite of a dotted name, or the name itself for a module of the ground floor."""
     return module.removeprefix("pipeline").strip(".").split(".")[0]
+
+
+def suite_of_file(file: Path) -> str:
+    relative = file.relative_to(PIPELINE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
 
 
 def imported(file: Path) -> set[str]:
@@ -48,8 +52,7 @@ def test_every_suite_has_its_floor() -> None:
 
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PIPELINE)))
 def test_a_module_imports_only_its_own_suite_and_those_below(file: Path) -> None:
-    relative = file.relative_to(PIPELINE)
-    own = relative.parts[0] if len(relative.parts) > 1 else relative.stem
+    relative, own = file.relative_to(PIPELINE), suite_of_file(file)
     for name in imported(file):
         other = suite_of(name)
         assert other == own or floor(other) > floor(own) or floor(own) == floor(other) == GROUND, (
@@ -57,14 +60,24 @@ def test_a_module_imports_only_its_own_suite_and_those_below(file: Path) -> None
         )
 
 
+@pytest.mark.parametrize("suite", sorted(set().union(*FLOORS[:-1])))
+def test_no_suite_is_higher_than_its_imports_ask_for(suite: str) -> None:
+    names = set().union(*(imported(file) for file in MODULES if suite_of_file(file) == suite))
+    assert min(floor(suite_of(name)) for name in names if suite_of(name) != suite) == (
+        floor(suite) + 1
+    )
+
+
 def test_nothing_imports_a_stage_not_even_another_stage() -> None:
     importing = [str(file) for file in MODULES for name in imported(file) if "stages" in name]
     assert importing == []
 
 
-def test_a_stage_is_its_main_and_helpers_of_its_own() -> None:
+def test_a_stage_is_its_main_and_a_closing_line() -> None:
     for file in (PIPELINE / "stages").glob("[!_]*.py"):
-        functions = [
-            n.name for n in ast.parse(file.read_text()).body if isinstance(n, ast.FunctionDef)
-        ]
-        assert functions[0] == "main", file.name
+        functions = {
+            n.name: n for n in ast.parse(file.read_text()).body if isinstance(n, ast.FunctionDef)
+        }
+        assert list(functions) in (["main"], ["main", "_line"]), file.name
+        main = functions["main"]
+        assert (main.end_lineno or 0) - main.lineno < 60, file.name

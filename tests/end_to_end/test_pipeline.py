@@ -18,6 +18,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from pipeline.__main__ import main
+
 from .conftest import Repository
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -172,8 +174,12 @@ def test_the_version_is_champion_and_says_what_it_is(finished: Repository) -> No
     assert float(version.tags["test_accuracy"]) == pytest.approx(accuracy, rel=1e-5)
 
 
-def test_the_summary_names_accuracy_version_and_next_commands(finished: Repository) -> None:
-    table = finished.ok("python -m pipeline summary")
+def test_the_summary_names_accuracy_version_and_next_commands(
+    finished: Repository, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    main(["summary"])
+    table = capsys.readouterr().out
     accuracy = read_json(finished, "reports/metrics.json")["accuracy"]
     for text in (f"{accuracy:.1%}", "version 1", "champion", "make ui", "dataset.name=esc10"):
         assert text in table
@@ -327,15 +333,23 @@ def test_without_a_search_training_takes_the_parameters_as_they_are(used: Reposi
     ],
 )
 def test_a_users_mistake_ends_the_stage_with_one_sentence(
-    used: Repository, stage: str, change: dict[str, Any], said: str
+    used: Repository,
+    stage: str,
+    change: dict[str, Any],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     used.set_dotted(change)
-    done = used.run(f"python -m pipeline {stage}")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stdout
-    (line,) = done.stdout.strip().splitlines()
+    monkeypatch.chdir(used.folder)
+    with pytest.raises(SystemExit) as ended:
+        main([stage])
+    line = str(ended.value.code)
     assert line.startswith(f"{stage}: error: ")
     assert said in line
+    assert "\n" not in line
+    shown = capsys.readouterr()
+    assert shown.out + shown.err == ""
 
 
 def test_an_mlflow_server_that_is_not_there_is_one_sentence(used: Repository) -> None:
