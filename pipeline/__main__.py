@@ -63,10 +63,11 @@ def _run(command: Command, options: argparse.Namespace) -> str:
     return run()
 
 
-def _description(command: Command) -> str | None:
+def _description(command: Command) -> str:
     """Return the docstring of a command's module, without importing it."""
     file = Path(__file__).parent.joinpath(*command.module.split(".")).with_suffix(".py")
-    return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return text.replace("``", "`")
 
 
 def _listing() -> str:

@@ -5,8 +5,8 @@
 
 Each clip is judged by the networks of the cross-validation that were not trained on it. Confident
 learning (Northcutt, Jiang and Chuang, JAIR 2021, implemented by cleanlab) finds the labels that the
-networks contradict. A person listens and decides, and writes corrections into ``labels.csv``; see
-:mod:`pipeline.data.corrections`.
+networks contradict. A person listens and decides, and writes corrections into ``labels.csv``, which
+the download stage applies.
 """
 
 from typing import Any
