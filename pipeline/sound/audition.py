@@ -1,4 +1,4 @@
-"""See and hear in a notebook what augmentation makes of a clip.
+"""Show and play augmented versions of a clip in a notebook.
 
 After `dvc repro`, in the repository's root folder:
 
@@ -23,7 +23,7 @@ from pipeline.sound.features import FeatureSpec
 Floats = NDArray[np.float32]
 
 ITERATIONS = 32
-"""Of Griffin and Lim's algorithm; more are hardly heard."""
+"""Iterations of Griffin and Lim's algorithm; more make no audible difference."""
 
 
 def show(
@@ -39,19 +39,19 @@ def show(
 
     Parameters
     ----------
-    clips : array, shape (n, bands, frames)
-        As featurized; others of them are mixed in.
+    clips : array, shape (clips, bands, frames), float32
+        Features, not normalised. Other clips among them may be mixed in.
     labels : sequence of str
-        Of each clip.
+        Label of each clip.
     row : int
-        The clip.
+        Which clip to show.
     spec : FeatureSpec
-        What made the clips.
+        What the features were extracted with.
     params : AugmentParams, or None
-        Section ``train.augment`` of ``params.yaml``; where that is null there are no versions, and
-        the clip is displayed as it is trained on.
+        Section ``train.augment`` of ``params.yaml``. If it is null, only the unchanged clip is
+        shown.
     seed : int
-        Another one gives other versions.
+        Another seed gives other versions.
     count : int
         Number of versions.
     """
@@ -75,15 +75,15 @@ def variants(
     seed: int = 1,
     count: int = 3,
 ) -> list[tuple[str, Floats]]:
-    """Make what :func:`show` displays; parameters as there.
+    """Make the versions that :func:`show` displays; the parameters are the same.
 
     Returns
     -------
-    list of (str, array of shape (bands, frames))
-        The clip itself first, then the augmented ones, each with its labels and their shares.
+    list of (str, array, shape (bands, frames), float32)
+        First the unchanged clip, then the augmented versions. Titles give labels and their shares.
     """
     if params is None:
-        return [(f"{np.asarray(labels)[row]}, as it is: no augmentation", clips[row])]
+        return [(f"{np.asarray(labels)[row]}, unchanged: no augmentation", clips[row])]
     names, codes = np.unique(np.asarray(labels), return_inverse=True)
     rows = np.full(count, row)
     features, targets = augment.examples(
@@ -94,16 +94,16 @@ def variants(
         " + ".join(f"{target[i]:.0%} {names[i]}" for i in np.argsort(-target) if target[i] > 0)
         for target in targets
     ]
-    return [(f"{names[codes[row]]}, as it is", clips[row]), *zip(titles, features, strict=True)]
+    return [(f"{names[codes[row]]}, unchanged", clips[row]), *zip(titles, features, strict=True)]
 
 
 def draw(versions: list[tuple[str, Floats]], spec: FeatureSpec) -> Figure:
-    """Draw features side by side on one scale.
+    """Draw features side by side on the same scale.
 
     Parameters
     ----------
-    versions : list of (str, array of shape (bands, frames))
-        Titles and features, of at least one clip.
+    versions : list of (str, array, shape (bands, frames), float32)
+        Titles and features of at least one clip.
     spec : FeatureSpec
 
     Returns
@@ -126,18 +126,18 @@ def draw(versions: list[tuple[str, Floats]], spec: FeatureSpec) -> Figure:
 
 
 def sound(features: Floats, spec: FeatureSpec) -> Floats:
-    """Turn decibels back into a waveform, with phases guessed by Griffin and Lim's algorithm.
+    """Turn decibels back into a waveform; Griffin and Lim's algorithm estimates the phases.
 
     Parameters
     ----------
-    features : array, shape (bands, frames)
-        Of 'logmel' or 'stft'.
+    features : array, shape (bands, frames), float32
+        Features of kind 'logmel' or 'stft'.
     spec : FeatureSpec
 
     Returns
     -------
-    array, shape (samples,)
-        Of the length of a window.
+    array, shape (samples,), float32
+        As long as a window.
     """
     import librosa
 

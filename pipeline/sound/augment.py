@@ -1,8 +1,8 @@
-"""Augmentation of training clips: features in, a slightly different clip's features out.
+"""Augment training clips: turn the features of a clip into those of a slightly different clip.
 
-All of it happens on features in decibels, where a filter is a sum, a mixture a sum of powers, and
-a change of speed a shift along bands and frames. That costs little beside a training step, so every
-epoch hears other clips, and nothing has to be computed beforehand or kept.
+Augmentation works on features in decibels. There a filter is a sum, a mixture is a sum of powers,
+and a change of speed is a shift along bands and frames. That takes little time compared with a
+training step, so each epoch gets new variants and nothing is computed in advance or stored.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 POWER = np.float32(np.log(10) / 10)
-"""Decibels times this is the natural logarithm of power."""
+"""Factor from decibels to the natural logarithm of power."""
 
 QUIETEST, LOUDEST = -80.0, -30.0
-"""Level of added noise in dB below the clip's peak, from no matter to clearly audible."""
+"""Range of the level of added noise in dB relative to the clip's peak: inaudible to clearly
+audible."""
 
 TILT = 20.0
-"""Noise is at most so many dB louder, or quieter, in its highest band than in its lowest."""
+"""Largest difference in dB between the noise in the highest band and in the lowest."""
 
 CURVES = (1, 5)
-"""Least and most straight pieces that a filter's curve is made of."""
+"""Smallest and largest number of straight pieces in a filter's curve."""
 
 
 def examples(
@@ -40,31 +41,32 @@ def examples(
     params: AugmentParams,
     rng: np.random.Generator,
 ) -> tuple[Floats, Floats]:
-    """Make an augmented example of each of some training clips.
+    """Make one augmented example of each of the given training clips.
 
-    Mel bands and spectra get all of it. Cepstral coefficients are no frequency bands and have no
-    power to add up: they are shifted, played faster or slower and masked in time.
+    Mel bands and spectra get every kind of augmentation. Cepstral coefficients are not frequency
+    bands and have no power to add up, so they are only shifted, played faster or slower, and masked
+    in time.
 
     Parameters
     ----------
-    clips : array, shape (n, bands, frames)
-        Of the training folds, as :func:`pipeline.sound.features.extract` makes them.
-    targets : array, shape (n, classes)
+    clips : array, shape (clips, bands, frames), float32
+        The clips of the training folds, as :func:`pipeline.sound.features.extract` returns them.
+    targets : array, shape (clips, classes), float32
         One-hot.
-    rows : array of int, shape (m,)
-        Clips to augment; any other may be mixed in.
+    rows : array, shape (examples,), int
+        Clips to augment. Any other clip may be mixed in.
     spec : FeatureSpec
-        What made the clips.
+        What the features were extracted with.
     params : AugmentParams
     rng : Generator
         The same state gives the same examples.
 
     Returns
     -------
-    features : array, shape (m, bands, frames)
-        Not normalised, with the peak and the floor that a clip has.
-    targets : array, shape (m, classes)
-        Of a mixture, in proportion.
+    features : array, shape (examples, bands, frames), float32
+        Not normalised, with the same peak and floor as unchanged clips.
+    targets : array, shape (examples, classes), float32
+        Mixtures have the labels of both clips in proportion.
     """
     features = np.empty((len(rows), *clips.shape[1:]), np.float32)
     labels = np.empty((len(rows), targets.shape[1]), np.float32)
@@ -89,7 +91,7 @@ def _example(
     if rng.random() < params.mix:
         other = rng.integers(len(clips))
         share = np.float32(rng.uniform(0.01, 0.99))
-        # half and half is equally loud; shares are of amplitude (Tokozume et al., 2018)
+        # a share of one half means equal loudness; shares are of amplitude (Tokozume et al., 2018)
         power += ((1 - share) / share) ** 2 * _heard(clips[other], spec.centres, params, rng)
         target = share * target + (1 - share) * targets[other]
     if rng.random() < params.noise:
@@ -104,7 +106,7 @@ def _example(
 def _heard(
     clip: Floats, centres: NDArray[np.float64], params: AugmentParams, rng: np.random.Generator
 ) -> Floats:
-    """Power of a clip at another start and speed, through another microphone."""
+    """Compute a clip's power with another start and speed, through another microphone."""
     moved = _moved(clip, centres, params, rng)
     if params.equaliser:
         moved += _filter(len(moved), params.equaliser, rng)
@@ -118,9 +120,9 @@ def _moved(
     params: AugmentParams,
     rng: np.random.Generator,
 ) -> Floats:
-    """Start anywhere and go round, faster and higher or slower and lower.
+    """Start at a random point and wrap around, faster and higher or slower and lower.
 
-    The nearest band and frame are taken: in between, an average of two would smooth noise.
+    Each value comes from the nearest band and frame, because an average would smooth noise.
     """
     frames = clip.shape[1]
     speed = (1 + params.speed) ** rng.uniform(-1, 1)
@@ -133,9 +135,9 @@ def _moved(
 
 
 def _filter(bands: int, most: float, rng: np.random.Generator) -> Floats:
-    """Another microphone or room: a curve over the bands of straight pieces, in dB.
+    """Draw the response of another microphone or room: straight pieces over the bands, in dB.
 
-    FilterAugment's linear type (Nam et al., 2022).
+    This is the linear type of FilterAugment (Nam et al., 2022).
     """
     pieces = rng.integers(*CURVES, endpoint=True)
     corners = np.sort(rng.uniform(0, bands, pieces + 1))
@@ -145,7 +147,7 @@ def _filter(bands: int, most: float, rng: np.random.Generator) -> Floats:
 
 
 def _noise(shape: tuple[int, int], rng: np.random.Generator) -> Floats:
-    """Power of steady noise of any level and tilt, where the clip's peak is 1."""
+    """Draw the power of steady noise with a random level and tilt, where the clip's peak is 1."""
     tilt = np.linspace(0, rng.uniform(-TILT, TILT), shape[0])
     level = (rng.uniform(QUIETEST, LOUDEST) + tilt).astype(np.float32)[:, np.newaxis]
     power: Floats = np.square(rng.standard_normal(shape, np.float32)) * np.exp(level * POWER)
@@ -155,7 +157,7 @@ def _noise(shape: tuple[int, int], rng: np.random.Generator) -> Floats:
 def _masked(
     clip: Floats, axis: int, most: float, fill: float | Floats, rng: np.random.Generator
 ) -> Floats:
-    """Silence some bands or frames in a row (SpecAugment, Park et al., 2019)."""
+    """Silence some consecutive bands or frames (SpecAugment, Park et al., 2019)."""
     size = clip.shape[axis]
     width = rng.integers(int(most * size), endpoint=True)
     start = rng.integers(size - width, endpoint=True)

@@ -1,10 +1,10 @@
-"""Audio fingerprints: whether two clips hold the same stretch of sound.
+"""Find out with audio fingerprints whether two clips contain the same piece of sound.
 
-Peaks of the spectrogram, taken in pairs, survive another format, another sample rate, another
-level, some noise and a shift in time; a pair is known by its two frequencies and the time between
-them (Wang, "An Industrial-Strength Audio Search Algorithm", ISMIR 2003). Two clips share a stretch
-when many of their pairs agree and all with the same shift. A copy played at another speed or pitch
-is not found.
+A landmark is a pair of peaks in the spectrogram: two frequencies and the time between them (Wang,
+"An Industrial-Strength Audio Search Algorithm", ISMIR 2003). Landmarks survive another format,
+sample rate or level, some noise, and a shift in time. Two clips share a piece of sound when many of
+their landmarks agree with the same shift in time. A copy played at another speed or pitch is not
+found.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,66 +20,66 @@ from scipy.ndimage import maximum_filter
 Landmarks = NDArray[np.int64]
 
 SAMPLE_RATE = 8_000
-"""Hz of the waveforms that are compared: what most recorders and every codec keep."""
+"""Sample rate in Hz of the waveforms to compare; codecs keep the frequencies up to half of it."""
 
 N_FFT, HOP_LENGTH = 512, 128
-"""Samples: 64 ms, every 16 ms."""
+"""Length of a frame and distance between frames, in samples: 64 ms and 16 ms."""
 
 LOWEST_BIN = 2
-"""Below it there is hum and offset."""
+"""The bins below it contain hum and offset."""
 
 FLOOR = 60.0
-"""dB below the clip's peak where nothing counts as a peak."""
+"""Local maxima further below the clip's maximum, in dB, do not count as peaks."""
 
 NEIGHBOURHOOD = (9, 7)
-"""Bins and frames in which a peak is the largest value."""
+"""Size, in bins and frames, of the area in which a peak is the largest value."""
 
 PEAKS_PER_SECOND = 60
-"""The strongest ones."""
+"""How many peaks to keep per second, the strongest first."""
 
 PARTNERS = 5
-"""Later peaks that each peak is paired with: the next ones that are near enough."""
+"""How many later peaks each peak is paired with: the next ones within :data:`REACH`."""
 
 REACH = 32
-"""Bins up or down and frames ahead that a partner may be away."""
+"""Largest distance of a partner, in bins up or down and in frames ahead."""
 
 FEWEST = 10
-"""Agreeing landmarks that count as a match, so a clip with fewer cannot be compared."""
+"""Smallest number of agreeing landmarks in a match. A clip with fewer cannot be compared."""
 
 SAME = 0.07
-"""Share of agreeing landmarks from which two clips hold the same stretch of sound.
+"""Smallest share of agreeing landmarks of two clips that contain the same piece of sound.
 
-Measured on all pairs of clips of different recordings: at most 0.034 in ESC-10 and 0.042 in foley,
-but for three pairs of ESC-10 at 0.12, 0.14 and 0.47, which are the same sound by their samples too
-(correlation above 0.97 where they overlap). Copies of the ESC-10 clips as MP3, as Ogg at 22 kHz,
-at 16 kHz, at a twentieth of the level, or with noise 20 dB below have 0.2 and more in 99 of 100
-cases, and a second half that is not silent has it against the whole clip in nearly all.
-``tests/code/test_fingerprint.py`` holds both sides.
+Pairs of clips from different recordings share at most 0.034 in ESC-10 and 0.042 in foley. The only
+exceptions are three pairs of ESC-10 with 0.12, 0.14 and 0.47, whose samples show that they are the
+same sound (correlation above 0.97 where they overlap). Copies of the ESC-10 clips as MP3, as Ogg at
+22 kHz, at 16 kHz, at a twentieth of the level, or with noise 20 dB below share at least 0.2 in 99
+of 100 cases. So does nearly every second half that is not silent, compared with its whole clip.
+``tests/code/test_fingerprint.py`` checks both sides of the threshold.
 """
 
 BLOCK = 200_000
-"""Landmarks looked up at a time, which bounds memory."""
+"""Landmarks to look up at a time, which limits memory."""
 
 
 def landmarks(waveform: NDArray[np.float32]) -> Landmarks:
-    """Pairs of spectral peaks.
+    """Find the landmarks of a clip, which are pairs of spectral peaks.
 
     Parameters
     ----------
-    waveform : (samples,) float32
+    waveform : array, shape (samples,), float32
         At :data:`SAMPLE_RATE`.
 
     Returns
     -------
-    (landmarks, 2) int64
-        What each pair is like, as one number, and its frame. Empty for silence.
+    array, shape (landmarks, 2), int64
+        A code for the frequencies and distance of each pair, and its frame. Empty for silence.
     """
     padded = np.pad(waveform, (0, max(0, N_FFT - waveform.size)))
     frames = sliding_window_view(padded, N_FFT)[::HOP_LENGTH]
     spectrum = scipy.fft.rfft(frames * np.hanning(N_FFT).astype(np.float32))[:, LOWEST_BIN:]
     decibels = 20 * np.log10(np.maximum(np.abs(spectrum).T, 1e-9))
     largest = maximum_filter(decibels, size=NEIGHBOURHOOD, mode="constant", cval=-np.inf)
-    # digital silence is its own maximum everywhere
+    # in digital silence, every value is a local maximum
     heard = decibels > max(decibels.max() - FLOOR, -120.0)
     bins, times = np.nonzero((decibels == largest) & heard)
     bins, times = _strongest(bins, times, decibels[bins, times])
@@ -87,20 +87,20 @@ def landmarks(waveform: NDArray[np.float32]) -> Landmarks:
 
 
 def matches(clips: Sequence[Landmarks]) -> pd.DataFrame:
-    """Compare each clip with each other one.
+    """Compare each clip with every other clip.
 
     Parameters
     ----------
-    clips : sequence of (landmarks, 2) int64
-        As :func:`landmarks` gives them.
+    clips : sequence of array, shape (landmarks, 2), int64
+        As :func:`landmarks` returns them.
 
     Returns
     -------
     DataFrame
-        A row a pair of clips with :data:`FEWEST` agreeing landmarks at least, the most alike
-        first: ``a`` and ``b``, places in `clips`, a < b; ``landmarks`` that agree; ``score``, their
-        share of the landmarks of the clip that has fewer; ``offset``, seconds from the start
-        of a's sound to the start of b's in a common recording.
+        One row per pair of clips with at least :data:`FEWEST` agreeing landmarks, the most similar
+        pair first. ``a`` and ``b``: their places in `clips`, a < b. ``landmarks``: how many agree.
+        ``score``: the share of the landmarks of the clip with fewer. ``offset``: seconds from the
+        start of a to the start of b in a common recording.
     """
     sizes = np.array([len(clip) for clip in clips], np.int64)
     found = [_best_shifts(block) for block in _agreeing(clips, sizes)]
@@ -114,7 +114,7 @@ def matches(clips: Sequence[Landmarks]) -> pd.DataFrame:
 def _strongest(
     bins: NDArray[np.intp], times: NDArray[np.intp], level: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Keep the strongest peaks of every second, in the order of time."""
+    """Keep the strongest peaks of every second, in order of time."""
     second = times * HOP_LENGTH // SAMPLE_RATE
     order = np.lexsort((-level, second))
     place = np.arange(order.size) - np.searchsorted(second[order], second[order])
@@ -139,9 +139,10 @@ def _pairs(bins: NDArray[np.int64], times: NDArray[np.int64]) -> Landmarks:
 
 
 def _agreeing(clips: Sequence[Landmarks], sizes: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Look landmarks up in those of later clips: (3, agreements), the clips and the shift.
+    """Yield agreeing landmarks: array, shape (3, agreements), with both clips and the shift.
 
-    A landmark that very many share says little and would cost the most: it is left out.
+    A landmark that very many clips share says little and would take the most time, so it is left
+    out.
     """
     everything = np.concatenate([*clips, np.empty((0, 2), np.int64)])
     clip = np.repeat(np.arange(sizes.size), sizes)
@@ -151,7 +152,7 @@ def _agreeing(clips: Sequence[Landmarks], sizes: NDArray[np.int64]) -> Iterator[
     first, last = (np.searchsorted(alike, alike, side) for side in ("left", "right"))
     wanted = np.flatnonzero((last - first > 1) & (last - first <= most))
     wanted = wanted[np.argsort(clip[wanted], kind="stable")]
-    # whole clips in a block, or the agreements of a pair would be in two
+    # Each block has whole clips; otherwise the agreements of a pair could be in two blocks.
     cuts = np.searchsorted(clip[wanted], np.unique(clip[wanted]))
     starts = [0]
     for cut in [*cuts[1:], wanted.size]:
@@ -169,7 +170,7 @@ def _agreeing(clips: Sequence[Landmarks], sizes: NDArray[np.int64]) -> Iterator[
 
 
 def _best_shifts(agreeing: NDArray[np.int64]) -> pd.DataFrame:
-    """Count the agreements of every pair at its best shift."""
+    """Count the agreeing landmarks of every pair of clips at its best shift."""
     a, b, shift = agreeing
     middle = 1 << 23
     codes, count = np.unique((a << 44) | (b << 24) | (shift + middle), return_counts=True)

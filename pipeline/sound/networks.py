@@ -1,4 +1,4 @@
-"""The networks: feature arrays in, class probabilities out, in backend-neutral Keras 3."""
+"""Build the networks, from feature arrays to class probabilities, in backend-neutral Keras 3."""
 
 import numpy as np
 
@@ -7,22 +7,26 @@ from pipeline.errors import UserError
 from pipeline.params import TrainParams
 
 MOMENTUM = 0.9
-"""Of the averages that normalise: they follow in tens of steps, for a small dataset has few."""
+"""Momentum of batch normalisation: its averages adapt in tens of steps, because a small dataset has
+few steps."""
 
 MODULATION_BANDS = 32
-"""How many bands have a modulation spectrum, about: rates need less detail than timbre does."""
+"""About how many bands get a modulation spectrum; rates need less detail than timbre."""
 
 RATES = 24
-"""Of a modulation spectrum: three or four an octave, from 0.4 to 43 Hz, in five seconds."""
+"""Number of rates in a modulation spectrum: in five seconds, 0.4 to 43 Hz, three or four per
+octave."""
 
 LONGEST = 512
-"""Frames of a modulation spectrum; of a longer window it is the average of several."""
+"""Largest number of frames in a modulation spectrum. A longer window gets the average of several
+spectra."""
 
 MOST_PARAMETERS = 2_000_000
-"""Of a network, or of all networks of an ensemble: enough for what few clips can teach."""
+"""Largest number of parameters of a network or ensemble; a few thousand clips cannot train more."""
 
 QUIET = 1e-3
-"""Power, of a band's variance, below which modulation counts as none."""
+"""Modulation power that is added before the logarithm, so that a band without modulation
+has a finite value."""
 
 
 def build(params: TrainParams, shape: tuple[int, int], classes: int) -> keras.Model:
@@ -31,21 +35,22 @@ def build(params: TrainParams, shape: tuple[int, int], classes: int) -> keras.Mo
     Parameters
     ----------
     params : TrainParams
-        Of which ``network``, ``width``, ``dropout`` and ``ensemble`` are read.
+        Only ``network``, ``width``, ``dropout`` and ``ensemble`` are used.
     shape : (bands, frames)
-        Of one feature array.
+        Shape of one feature array.
     classes : int
         Number of labels.
 
     Returns
     -------
     keras.Model
-        (batch, bands, frames, 1) float32 -> (batch, classes) float32 probabilities.
+        From features of shape (batch, bands, frames, 1), float32, to probabilities of shape
+        (batch, classes), float32.
 
     Raises
     ------
     UserError
-        When the feature array is too small for the network, or an ensemble of it too large.
+        When the feature array is too small for the network, or the ensemble is too large.
     """
     try:
         network = _build(params, shape, classes)
@@ -57,8 +62,8 @@ def build(params: TrainParams, shape: tuple[int, int], classes: int) -> keras.Mo
     parameters = network.count_params() * params.ensemble
     if parameters > MOST_PARAMETERS:
         raise UserError(
-            f"train.ensemble {params.ensemble} of networks of {network.count_params():,} parameters"
-            f" is {parameters:,}, and {MOST_PARAMETERS:,} are the most: lower it or train.width."
+            f"train.ensemble is {params.ensemble}, and that many networks have {parameters:,}"
+            f" parameters, more than {MOST_PARAMETERS:,}: lower train.ensemble or train.width."
         )
     return network
 
@@ -74,22 +79,22 @@ def _build(params: TrainParams, shape: tuple[int, int], classes: int) -> keras.M
 def two_stream(
     shape: tuple[int, int], classes: int, dropout: float, width: float = 1.0
 ) -> keras.Model:
-    """Build our network: what the spectrogram looks like, and how fast its bands go up and down.
+    """Build our network: a stream for the spectrogram, and one for how fast its bands go up and down.
 
-    The convolutions of :func:`cnn` see a second or so at a time and pool over all of them, so the
-    rates of a rotor, a clock or an engine are lost to them, and rain is taken for a helicopter.
-    The second stream reads those rates from the modulation spectrum (:func:`modulation_spectrum`),
-    where a place means something, a band and a rate: so its convolutions are not pooled over all
-    places but read by a dense layer.
+    The convolutions of :func:`cnn` see about a second at a time and pool over all positions. So they
+    lose the rates of a rotor, a clock or an engine, and take rain for a helicopter. The second
+    stream reads those rates from the modulation spectrum (:func:`modulation_spectrum`). There each
+    position has a meaning, a band and a rate, so a dense layer reads the result of its convolutions
+    instead of pooling over all positions.
 
     Parameters
     ----------
     shape : (bands, frames)
     classes : int
     dropout : float
-        Share of the features of both streams dropped in training.
+        Share of the features of both streams that are dropped in training.
     width : float
-        Times the filters of both streams' convolutions.
+        Factor for the number of filters in both streams.
 
     Returns
     -------
@@ -106,21 +111,21 @@ def two_stream(
 
 
 def cnn(shape: tuple[int, int], classes: int, dropout: float, width: float = 1.0) -> keras.Model:
-    """Build our small convolutional network for spectrograms, the first stream alone.
+    """Build our small convolutional network for spectrograms: the first stream alone.
 
     Parameters
     ----------
     shape : (bands, frames)
     classes : int
     dropout : float
-        Share of pooled features dropped in training.
+        Share of the pooled features that are dropped in training.
     width : float
-        Times 16, 32, 64 and 128 filters.
+        Factor for 16, 32, 64 and 128 filters.
 
     Returns
     -------
     keras.Model
-        With 100,698 parameters for ten classes and a width of 1.
+        It has 100,698 parameters for ten classes and a width of 1.
     """
     inputs = keras.Input((*shape, 1), name="features")
     return _classifier(inputs, _spectrogram_stream(inputs, width), classes, dropout, "cnn")
@@ -129,11 +134,11 @@ def cnn(shape: tuple[int, int], classes: int, dropout: float, width: float = 1.0
 def _spectrogram_stream(x: keras.KerasTensor, width: float) -> keras.KerasTensor:
     """Four convolutions over pairs of frames, pooled over time and frequency.
 
-    Frames that are fine enough for a rotor's rate are finer than these convolutions gain by. Each
-    but the last is pooled before it is normalised: the maximum of a map is the same before
-    and after, but for a negative scale, and a quarter of the values are left to work on, which
-    makes a training step a quarter faster. In the end the average and the maximum side by side:
-    the average hears steady sounds, the maximum short events.
+    Frames that are short enough for a rotor's rate are shorter than these convolutions need, so
+    pairs are averaged first. Pooling comes before normalisation: the maximum is the same unless
+    the scale is negative, and with a quarter of the values a training step is a quarter faster. The
+    result is the average and the maximum side by side: the average responds to steady sounds, the
+    maximum to short events.
     """
     first, *others = _filters(width, 16, 32, 64, 128)
     x = keras.layers.AveragePooling2D((1, 2))(x)
@@ -149,39 +154,38 @@ def _spectrogram_stream(x: keras.KerasTensor, width: float) -> keras.KerasTensor
 
 
 def _modulation_stream(x: keras.KerasTensor, width: float) -> keras.KerasTensor:
-    """Two convolutions over bands and rates, and a dense layer that knows the places."""
+    """Two convolutions over bands and rates, then a dense layer, for which positions differ."""
     x = keras.layers.BatchNormalization(momentum=MOMENTUM)(modulation_spectrum(x))
     for filters in _filters(width, 16, 32):
         x = _normalised(keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(x))
         x = keras.layers.MaxPooling2D(2, padding="same")(x)
-    # Some 1,500 features: more than a small dataset has clips, whatever `dropout` says.
+    # About 1,500 features, more than a small dataset has clips: dropped whatever `dropout` is.
     x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(x))
     return _normalised(keras.layers.Dense(64, use_bias=False)(x))
 
 
 def modulation_spectrum(x: keras.KerasTensor) -> keras.KerasTensor:
-    """How much each band's level goes up and down, by how often it does so.
+    """Compute how much the level of each band goes up and down, at each of several rates.
 
-    The power spectrum of each band over the window, its mean taken off and Hann-weighted, summed
-    in triangles that lie evenly on a logarithmic axis from two cycles a window to half a cycle a
-    frame; then the logarithm. Textures such as rain, fire and engines are told apart by these
-    statistics (McDermott and Simoncelli, "Sound texture perception via statistics of the auditory
-    periphery", Neuron 71, 2011). The transform is two products with constant matrices, so every
-    backend and LiteRT have it, and a saved network needs no code of ours.
+    For each band: subtract the mean over the window, apply a Hann window, take the power spectrum,
+    sum it in triangles that are evenly spaced on a logarithmic axis from two cycles per window to
+    half a cycle per frame, and take the logarithm. These statistics distinguish textures such as
+    rain, fire and engines (McDermott and Simoncelli, "Sound texture perception via statistics of
+    the auditory periphery", Neuron 71, 2011). The transform is two products with constant matrices,
+    so every backend and LiteRT can compute it, and a saved network needs no code of ours.
 
-    The matrices grow with the square of the length, so a window of more than 512 frames is cut
-    into equal pieces whose power is averaged (Welch, "The use of fast Fourier transform for the
+    The matrices grow with the square of the length. So a window of more than 512 frames is cut into
+    equal pieces whose power is averaged (Welch, "The use of fast Fourier transform for the
     estimation of power spectra", 1967).
 
     Parameters
     ----------
-    x : (batch, bands, frames, 1)
+    x : KerasTensor, shape (batch, bands, frames, 1)
 
     Returns
     -------
     KerasTensor
-        (batch, bands, rates, 1), where neighbouring bands have been averaged until there are
-        about 32.
+        Shape (batch, bands, rates, 1). Neighbouring bands are averaged so that about 32 remain.
 
     Raises
     ------
@@ -214,14 +218,14 @@ def modulation_weights(frames: int) -> tuple[np.ndarray, np.ndarray]:
 
     Returns
     -------
-    fourier : (frames, 2 x frequencies) float32
-        Cosines and sines. The squares of what comes out sum to the (Hann-weighted) variance.
-    triangles : (2 x frequencies, rates) float32
+    fourier : array, shape (frames, 2 x frequencies), float32
+        Cosines and sines. The squares of the products sum to the (Hann-weighted) variance.
+    triangles : array, shape (2 x frequencies, rates), float32
 
     Raises
     ------
     ValueError
-        When the window is too short to have rates.
+        When the window is too short for a modulation spectrum.
     """
     frequencies = np.arange(2, frames // 2 + 1) / frames
     if len(frequencies) < 2:
@@ -232,7 +236,7 @@ def modulation_weights(frames: int) -> tuple[np.ndarray, np.ndarray]:
     fourier -= fourier.mean(axis=0)  # so that a band's mean does not matter
     fourier /= np.sqrt(frames / 2 * (window**2).sum())
     centres = np.geomspace(frequencies[0], frequencies[-1], RATES)
-    # Low triangles, closer together than the frequencies are, reach to the next frequency.
+    # Low triangles are closer together than the frequencies, so they reach to the next frequency.
     reach = np.maximum(np.log(centres[1] / centres[0]), np.log1p(1 / (frames * centres)))
     distance = np.abs(np.log(frequencies)[:, None] - np.log(centres))
     triangles = np.maximum(0, 1 - distance / reach)
@@ -240,7 +244,7 @@ def modulation_weights(frames: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fcn(shape: tuple[int, int], classes: int, dropout: float) -> keras.Model:
-    """Build the ancestor's fully convolutional network, the baseline to beat.
+    """Build the fully convolutional network of the original tutorial, the baseline to beat.
 
     Four unpadded 2 x 4 convolutions of 16, 32, 64 and 128 filters, max-pooling 2 x 3, 2 x 2 and
     2 x 2 between them, global average pooling, dropout.
@@ -248,7 +252,7 @@ def fcn(shape: tuple[int, int], classes: int, dropout: float) -> keras.Model:
     Parameters
     ----------
     shape : (bands, frames)
-        Its own are 39 x 174: 13 MFCCs with two derivatives over four seconds.
+        In the original 39 x 174: 13 MFCCs with two derivatives over four seconds.
     classes : int
     dropout : float
         0.5 in the original.
@@ -256,7 +260,7 @@ def fcn(shape: tuple[int, int], classes: int, dropout: float) -> keras.Model:
     Returns
     -------
     keras.Model
-        With 87,674 parameters for ten classes, whatever the shape.
+        It has 87,674 parameters for ten classes, whatever the shape.
     """
     inputs = keras.Input((*shape, 1), name="features")
     x = keras.layers.Conv2D(16, (2, 4), activation="relu")(inputs)
@@ -267,21 +271,22 @@ def fcn(shape: tuple[int, int], classes: int, dropout: float) -> keras.Model:
 
 
 def average(networks: list[keras.Model]) -> keras.Model:
-    """Join networks into one whose logits are the mean of theirs.
+    """Join networks into one whose logits are the mean of their logits.
 
-    The mean of what several dense layers make of their features is what one dense layer makes of
-    all the features side by side. So the joined network is like any other: calibrated, exported
-    and read in the same way.
+    The mean of several dense layers, each with its own features, equals one dense layer with all
+    the features side by side. So the joined network is calibrated, exported and loaded like any
+    other.
 
     Parameters
     ----------
     networks : list of keras.Model
-        As :func:`build` makes them, for the same features and labels. Their layers are shared.
+        As :func:`build` returns them, for the same features and labels. The result shares their
+        layers.
 
     Returns
     -------
     keras.Model
-        Their probabilities' geometric mean, summing to 1.
+        Returns the geometric mean of their probabilities, scaled to sum to 1.
     """
     inputs = keras.Input(networks[0].input_shape[1:], name="features")
     ends = [network.layers[-1] for network in networks]
@@ -312,7 +317,7 @@ def _filters(width: float, *filters: int) -> list[int]:
 
 
 def _constant(x: keras.KerasTensor, weights: np.ndarray) -> keras.KerasTensor:
-    """Multiply by a matrix that no training changes."""
+    """Multiply by a matrix that training does not change."""
     layer = keras.layers.Dense(weights.shape[1], use_bias=False, trainable=False)
     x = layer(x)
     layer.set_weights([weights])

@@ -1,4 +1,4 @@
-"""What augmentation may change in a training clip, and what it must leave alone."""
+"""Augmentation changes what it should in a training clip, and nothing else."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ Floats = NDArray[np.float32]
 
 
 def tone(hertz: float, start: float = 0.0) -> Floats:
-    """Features of a tone that begins `start` seconds into a second of silence."""
+    """Extract features of a second of silence in which a tone begins after `start` seconds."""
     time = np.arange(RATE) / RATE
     wave = np.where(time >= start, np.sin(2 * np.pi * hertz * time), 0)
     return features.extract(wave.astype(np.float32), SPEC)
@@ -37,7 +37,7 @@ TARGETS = np.eye(3, dtype=np.float32)
 
 
 def made(seed: int = 0, rows: Any = (1,), **only: Any) -> tuple[Floats, Floats]:
-    """Examples with nothing but `only` switched on."""
+    """Make examples with only the augmentations `only`."""
     chosen = AugmentParams(**{**NOTHING, **only})
     rng = np.random.default_rng(seed)
     return augment.examples(CLIPS, TARGETS, np.array(rows), SPEC, chosen, rng)
@@ -49,13 +49,13 @@ def loudest(clip: Floats) -> tuple[int, int]:
     return int(band), int(frame)
 
 
-def test_nothing_switched_on_changes_nothing() -> None:
+def test_without_any_augmentation_examples_equal_their_clips() -> None:
     clips, targets = made(rows=(0, 1, 2))
     np.testing.assert_allclose(clips, CLIPS, atol=1e-3)
     np.testing.assert_array_equal(targets, TARGETS)
 
 
-def test_a_shift_goes_round_and_loses_no_frame() -> None:
+def test_a_shift_wraps_around_and_loses_no_frame() -> None:
     (clip,), _ = made(shift=True)
     turns = [np.allclose(np.roll(clip, n, axis=1), CLIPS[1], atol=1e-3) for n in range(44)]
     assert sum(turns) == 1
@@ -101,7 +101,7 @@ def test_a_filter_changes_bands_and_not_when_they_sound() -> None:
         assert 1 < np.ptp(change) < 12.1
 
 
-def test_noise_fills_silence_and_leaves_the_peak() -> None:
+def test_noise_fills_silence_and_keeps_the_peak() -> None:
     levels = []
     for seed in range(10):
         (clip,), _ = made(seed=seed, noise=1.0)
@@ -143,7 +143,7 @@ def test_cepstral_coefficients_are_moved_and_masked_in_time_alone() -> None:
         assert {frame.tobytes() for frame in after.T} <= {frame.tobytes() for frame in before.T}
 
 
-def test_the_filters_middles_are_the_bands_frequencies() -> None:
+def test_the_centre_of_each_filter_is_the_frequency_of_its_band() -> None:
     assert (np.diff(SPEC.centres) > 0).all()
     for hertz in (500, 1000, 4000):
         band, _ = loudest(tone(hertz))
@@ -165,7 +165,7 @@ def epochs(**train: Any) -> list[list[fit.Example]]:
     return out
 
 
-def test_a_seed_gives_the_same_batches_again_and_every_epoch_others() -> None:
+def test_a_seed_repeats_its_batches_and_each_epoch_has_different_ones() -> None:
     one, again, other = epochs(seed=1), epochs(seed=1), epochs(seed=2)
     for (x, y), (same, label) in zip(one[0] + one[1], again[0] + again[1], strict=True):
         np.testing.assert_array_equal(x, same)
@@ -188,9 +188,9 @@ def test_without_augmentation_an_epoch_is_every_clip_once_with_its_label() -> No
         assert sorted(seen) == expected
 
 
-def test_without_augmentation_the_clip_is_shown_as_it_is() -> None:
+def test_without_augmentation_the_unchanged_clip_is_shown() -> None:
     ((title, clip),) = audition.variants(CLIPS, ["a", "b", "c"], 1, SPEC, None, count=2)
-    assert title == "b, as it is: no augmentation"
+    assert title == "b, unchanged: no augmentation"
     np.testing.assert_array_equal(clip, CLIPS[1])
     assert len(audition.draw([(title, clip)], SPEC).axes) == 2  # with the scale's
 
@@ -198,7 +198,7 @@ def test_without_augmentation_the_clip_is_shown_as_it_is() -> None:
 def test_augmented_clips_are_shown_and_heard() -> None:
     assert ALL
     versions = audition.variants(CLIPS, ["a", "b", "c"], 1, SPEC, ALL, count=2)
-    assert versions[0][0] == "b, as it is"
+    assert versions[0][0] == "b, unchanged"
     assert len(audition.draw(versions, SPEC).axes) == 4
     wave = audition.sound(CLIPS[1], SPEC)
     assert wave.shape == (SPEC.samples,)

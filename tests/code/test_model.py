@@ -46,7 +46,9 @@ def test_a_long_window_makes_the_network_no_larger(frames: int) -> None:
 
 def test_an_ensemble_of_too_many_parameters_is_one_sentence() -> None:
     both = params.with_values(TRAIN, {"width": 3.0, "ensemble": 2})
-    with pytest.raises(UserError, match=r"2,000,000 are the most: lower it or train\.width"):
+    with pytest.raises(
+        UserError, match=r"more than 2,000,000: lower train\.ensemble or train\.width"
+    ):
         networks.build(both, (64, 431), 10)
 
 
