@@ -79,10 +79,10 @@ def _build(params: TrainParams, shape: tuple[int, int], classes: int) -> keras.M
 def two_stream(
     shape: tuple[int, int], classes: int, dropout: float, width: float = 1.0
 ) -> keras.Model:
-    """Build our network: a stream for the spectrogram, and one for how fast its bands go up and down.
+    """Build our network, with one stream for the spectrogram and one for its modulation.
 
-    The convolutions of :func:`cnn` see about a second at a time and pool over all positions. So they
-    lose the rates of a rotor, a clock or an engine, and take rain for a helicopter. The second
+    The convolutions of :func:`cnn` see about a second at a time and pool over all positions. So
+    they lose the rates of a rotor, a clock or an engine, and take rain for a helicopter. The second
     stream reads those rates from the modulation spectrum (:func:`modulation_spectrum`). There each
     position has a meaning, a band and a rate, so a dense layer reads the result of its convolutions
     instead of pooling over all positions.

@@ -16,7 +16,7 @@ from pipeline.training import calibration
 TRAIN = params.load(Path(__file__).parents[1] / "params.yaml").train
 
 
-def test_the_ancestors_network_has_its_87674_parameters() -> None:
+def test_fcn_has_its_87674_parameters() -> None:
     assert networks.fcn((39, 174), 10, dropout=0.5).count_params() == 87_674
 
 
@@ -52,8 +52,8 @@ def test_an_ensemble_of_too_many_parameters_is_one_sentence() -> None:
         networks.build(both, (64, 431), 10)
 
 
-def test_the_ancestors_network_is_not_widened() -> None:
-    with pytest.raises(UserError, match=r"train\.width is 1 for fcn"):
+def test_fcn_cannot_be_widened() -> None:
+    with pytest.raises(UserError, match=r"train\.width must be 1"):
         params.with_values(TRAIN, {"network": "fcn", "width": 2.0})
 
 
