@@ -1,12 +1,14 @@
-"""What comes from outside goes through make as it is."""
+"""The Makefile: its list of targets, and values from the environment."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 HOSTILE = "$(shell touch run-by-make)`touch run-by-sh`;$(touch run-by-sh)"
 
 
@@ -33,7 +35,10 @@ def test_a_value_from_the_environment_is_not_a_command(
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     (programs / ".installed").touch()
-    for program in ("python", "deploy/compare.sh"):  # instead of the real ones: say what they get
+    for program in (
+        "python",
+        "deploy/compare.sh",
+    ):  # instead of the real ones: write down their arguments
         file = (tmp_path if "/" in program else programs) / program
         file.parent.mkdir(exist_ok=True)
         file.write_text('#!/bin/sh\necho "$MLFLOW_TRACKING_URI" "$@" > said\n')
@@ -48,3 +53,16 @@ def test_a_value_from_the_environment_is_not_a_command(
     )
     assert HOSTILE in (tmp_path / "said").read_text()
     assert not list(tmp_path.glob("run-by-*"))
+
+
+def test_help_lists_every_target_with_aligned_descriptions() -> None:
+    shown = subprocess.run(
+        ["make", "-C", ROOT, "--no-print-directory"], capture_output=True, text=True, check=True
+    ).stdout
+    rows = [line for line in shown.splitlines() if line.startswith("  make ")]
+    listed = [line.split()[1] for line in rows]
+    targets = re.findall(r"^([a-z-]+):(?! \w+ \?=)", MAKEFILE, re.MULTILINE)
+    assert listed == targets
+    columns = {re.match(r"  make \S+ +", line).end() for line in rows}  # type: ignore[union-attr]
+    assert len(columns) == 1
+    assert max(map(len, rows)) <= 100

@@ -1,7 +1,7 @@
-"""The jobs of `ci.yml` and `train.yml`, and packaging in `deploy.yml`: their own steps, in order.
+"""Run the steps of `ci.yml` and `train.yml`, and those of `deploy.yml` that package the model.
 
-What the rest of the suite runs anyway is left out by name; the suite's own list of targets is held
-against it. `deploy.yml` goes on in tests/delivery/test_rehearsal.py, with images and environments.
+Steps that `.ci/run` runs anyway are left out by name. tests/delivery/test_rehearsal.py runs the
+rest of `deploy.yml`, with images and environments.
 """
 
 import json
@@ -25,11 +25,11 @@ from .conftest import ROOT, Repository, checkout
 WORKFLOWS = ROOT / ".github" / "workflows"
 IDENTITY = "-c user.name=t -c user.email=t@example.org"
 SUITE = ("make lint", "make lint-deploy", "make test", "make test-image")
-"""What `.ci/run` runs, this very test among it."""
+"""The make targets that `.ci/run` runs, including this test."""
 
 
 def with_targets(repository: Repository) -> Repository:
-    """Add what make needs; the environment is installed already."""
+    """Add the files that make needs, with the environment that is already installed."""
     shutil.copytree(ROOT / "deploy", repository.folder / "deploy", dirs_exist_ok=True)
     for name in ("Makefile", "requirements.lock"):
         shutil.copy(ROOT / name, repository.folder)
@@ -48,7 +48,7 @@ def run(
     environment: dict[str, str] | None = None,
     **context: Any,
 ) -> Job:
-    """Run a job; steps that are left out do nothing and succeed."""
+    """Run a job; steps that are left out succeed without doing anything."""
     done = workflow.run(
         WORKFLOWS / file,
         job,
@@ -71,21 +71,21 @@ def run(
 
 
 def uploaded(job: Job, inputs: dict[str, str]) -> dict[str, str]:
-    """Every path has to be there."""
+    """Check that every path of the artifact exists."""
     for path in inputs["path"].split():
         assert list(job.folder.glob(path.rstrip("/"))), path
     return {}
 
 
 def with_github(folder: Path) -> dict[str, str]:
-    """An environment in which GitHub's program writes into `folder` what it is asked for."""
+    """Return an environment in which `gh` writes its arguments to a file in `folder`."""
     (folder / "gh").write_text(f'#!/bin/sh\necho "$@" > {folder}/said\n')
     (folder / "gh").chmod(0o755)
     return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
 
 
 def pull_request(head: str) -> dict[str, Any]:
-    """What GitHub tells of a pull request to someone/sounds that comes from `head`."""
+    """Return GitHub's context of a pull request from `head` to someone/sounds."""
     event = {"pull_request": {"number": 12, "head": {"repo": {"full_name": head}}}}
     return {
         "github": {
@@ -98,7 +98,7 @@ def pull_request(head: str) -> dict[str, Any]:
     }
 
 
-def test_what_is_left_out_here_is_what_the_suite_runs() -> None:
+def test_the_targets_left_out_here_are_those_that_ci_runs() -> None:
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     assert [line for line in lines if line.startswith("make ")] == list(SUITE)
 
@@ -119,11 +119,13 @@ def test_ci_needs_no_secrets_and_no_variables() -> None:
 
 @pytest.mark.parametrize("job", ["test", "image"])
 def test_ci_runs_the_suite(job: str, tmp_path: Path) -> None:
-    apart = (*SUITE, "Install nginx and a registry of images")
+    apart = (*SUITE, "Install nginx and an image registry")
     run(Repository(tmp_path), "ci.yml", job, apart, **pull_request("someone/sounds"))
 
 
-def test_ci_compares_a_pull_request_with_main_and_says_so(used: Repository, tmp_path: Path) -> None:
+def test_ci_compares_a_pull_request_with_main_and_comments(
+    used: Repository, tmp_path: Path
+) -> None:
     with_targets(used)
     used.ok("git update-ref refs/remotes/origin/main HEAD")
     used.set(train__epochs=4)
@@ -142,14 +144,14 @@ def test_ci_compares_a_pull_request_with_main_and_says_so(used: Repository, tmp_
     assert said.startswith("pr comment 12 --repo someone/sounds --body-file build/compare.md")
 
     (tmp_path / "said").unlink()
-    left_out += ("make run", "Compare")  # they have run
+    left_out += ("make run", "Compare with main")  # they have run
     run(used, "ci.yml", "compare", left_out, environment, **pull_request("fork/sounds"))
-    assert not (tmp_path / "said").exists()  # a fork's token cannot write
+    assert not (tmp_path / "said").exists()  # the token of a fork cannot write
 
 
 @pytest.fixture
 def shared(tmp_path: Path) -> Iterator["Shared"]:
-    """What GitHub tells of main, and the environment of a runner, with an S3 on this machine."""
+    """Return GitHub's context of main, and a runner's environment with an S3 on this machine."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -162,7 +164,7 @@ def shared(tmp_path: Path) -> Iterator["Shared"]:
     }
     s3 = boto3.client("s3", endpoint_url=environment["AWS_ENDPOINT_URL"], region_name="us-east-1",
                       aws_access_key_id="x", aws_secret_access_key="x")  # fmt: skip
-    bucket = tmp_path.name.replace("_", "-")  # moto's memory outlives its server
+    bucket = tmp_path.name.replace("_", "-")  # moto keeps its buckets when its server stops
     s3.create_bucket(Bucket=bucket)
     variables = {
         "DVC_REMOTE": f"s3://{bucket}/dvc",
@@ -179,9 +181,9 @@ def shared(tmp_path: Path) -> Iterator["Shared"]:
 
 @pytest.fixture
 def runner(tmp_path: Path) -> Callable[[], Repository]:
-    """Gives a fresh checkout, always at one place, as a runner of GitHub's is.
+    """Return a function that makes a fresh checkout at the same path, as on GitHub's runners.
 
-    The embedded store names its artifacts by that place.
+    The embedded store names its artifacts by absolute paths.
     """
 
     def fresh() -> Repository:
@@ -195,14 +197,14 @@ Shared = tuple[dict[str, Any], dict[str, str]]
 
 
 def train_once(finished: Repository, first: Repository, shared: Shared) -> None:
-    """Run `train.yml` where the outputs are known already, for the suite has trained elsewhere."""
+    """Run `train.yml` with the cached outputs of another checkout, so that it does not train."""
     context, environment = shared
     shutil.copytree(finished.folder / ".dvc" / "cache", first.folder / ".dvc" / "cache")
     shutil.copy(finished.folder / "dvc.lock", first.folder)
     run(first, "train.yml", "train", (), environment, **context)
 
 
-def test_what_one_runner_trained_another_one_packages_without_any_of_its_data(
+def test_a_runner_packages_what_another_one_trained_without_its_data(
     finished: Repository, runner: Callable[[], Repository], shared: Shared, tmp_path: Path
 ) -> None:
     train_once(finished, runner(), shared)
@@ -212,7 +214,7 @@ def test_what_one_runner_trained_another_one_packages_without_any_of_its_data(
     other = runner()
     build = other.folder / "build"
     build.mkdir()
-    # tests/delivery/ builds, pushes and scans an image; these files are what that would leave
+    # tests/delivery/ builds, pushes and scans an image; these are the files that it would write
     apart = ("Build the image", "Push the image", "Scan the image")
     (build / "image.txt").write_text("sound-classifier:v1-0123456789ab\n")
     (build / "sbom.cdx.json").write_text("{}")
@@ -224,13 +226,13 @@ def test_what_one_runner_trained_another_one_packages_without_any_of_its_data(
     expected = json.loads((build / "smoke" / "expected.json").read_text())
     files = {example["file"] for example in card["examples"]}
     assert set(expected["clips"]) == {*files, "noise.flac", "sweep.wav"}
-    answers = {clip: answer["label"] for clip, answer in expected["clips"].items()}
+    predicted = {clip: one["label"] for clip, one in expected["clips"].items()}
     for example in card["examples"]:
-        assert answers[example["file"]] == example["label"]
+        assert predicted[example["file"]] == example["label"]
 
 
 @pytest.mark.scenario
-def test_a_runner_trains_nothing_that_another_one_trained(
+def test_a_runner_does_not_train_again_what_another_one_trained(
     finished: Repository, runner: Callable[[], Repository], shared: Shared, tmp_path: Path
 ) -> None:
     train_once(finished, runner(), shared)
@@ -241,4 +243,4 @@ def test_a_runner_trains_nothing_that_another_one_trained(
     for stage in ("download", "featurize", "tune", "train", "evaluate"):
         assert f"Stage '{stage}' is cached" in said
     assert "sound-classifier version 1 is already registered" in said
-    assert not (tmp_path / "said").exists()  # the champion is the one that it was
+    assert not (tmp_path / "said").exists()  # the champion has not changed
