@@ -67,6 +67,21 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 
 @pytest.fixture(scope="session")
+def empty_store(once: Once) -> Path:
+    """An MLflow store without runs, to copy: MLflow takes seconds to make one."""
+
+    def make(folder: Path) -> None:
+        from pipeline.tracking import store
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+            store.connect()
+
+    return once("empty_store", make) / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
 def esc10() -> Path:
     """The real ESC-10 clips, where they stand beside the checkout."""
     folder = ROOT.parent / "shared" / "data" / "esc10"

@@ -29,9 +29,9 @@ NAME = "sound-classifier"
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with five versions and no alias; MLflow takes seconds to make one."""
-    file = tmp_path_factory.mktemp("registry") / "mlflow.db"
+def registry(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with five versions and no alias."""
+    file = Path(shutil.copy(empty_store, tmp_path_factory.mktemp("registry")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
         client = store.connect()

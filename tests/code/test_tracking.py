@@ -96,9 +96,10 @@ def test_a_process_that_runs_is_alive_and_one_that_ended_is_dead() -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a store and a run with an artifact; tests must not change it."""
     folder = tmp_path_factory.mktemp("made")
+    shutil.copy(empty_store, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")

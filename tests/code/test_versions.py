@@ -1,5 +1,6 @@
 """Decision, model card and lineage of a version, from the files and the run that stages leave."""
 
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -47,9 +48,10 @@ RECORD = runs.Record(
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the outputs of the stages, and a store with one version of its model."""
     folder = tmp_path_factory.mktemp("versions")
+    shutil.copy(empty_store, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
