@@ -1,4 +1,4 @@
-"""What the service's measurements share: servers, clients, memory; all on this machine."""
+"""Servers, clients and memory figures for the measurements of the service, on this machine."""
 
 import contextlib
 import http.client
@@ -20,7 +20,7 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 
 Command = Callable[[int], Sequence[str]]
-"""Port to command line."""
+"""Makes the command line of a server from its port."""
 
 HOST = "127.0.0.1"
 OURS = "pipeline.serving.service:SoundClassifier"
@@ -30,14 +30,14 @@ HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a request.
+    """The response to a request.
 
     Attributes
     ----------
     at, seconds : float
-        When it was sent, on the clock of ``time.perf_counter``, and how long the answer took.
+        When the request was sent, as ``time.perf_counter``, and how long the response took.
     status : int
-        0 when there was no answer.
+        0 if there was no response.
     retry_after : str or None
         The header.
     body : bytes
@@ -52,18 +52,18 @@ class Answer:
 
 @dataclass(frozen=True)
 class Server:
-    """A running server; `seconds` from start to ready."""
+    """A running server; `seconds` is the time from its start until it was ready."""
 
     process: psutil.Process
     port: int
     seconds: float
 
     def memory(self) -> int:
-        """Bytes of the process tree, pages shared by several counted once (PSS)."""
+        """Return the memory of the process tree in bytes; shared pages count once (PSS)."""
         return sum(p.memory_full_info().pss for p in self.tree())
 
     def cpu_seconds(self) -> float:
-        """Processor time that the process tree has used."""
+        """Return the CPU time that the process tree has used."""
         return sum(sum(p.cpu_times()[:2]) for p in self.tree())
 
     def tree(self) -> list[psutil.Process]:
@@ -78,17 +78,17 @@ def served(
     environment: dict[str, str] | None = None,
     timeout: float = 120,
 ) -> Iterator[Server]:
-    """Run a server on a free port; what it prints is shown only when it does not start.
+    """Run a server on a free port. Its output is shown only if it does not start.
 
     Parameters
     ----------
     command : callable
     ready : str
-        The path that answers 200 once the server is ready.
+        The path that responds with 200 once the server is ready.
     environment : dict, optional
-        Added to ours.
+        Added to this process's environment.
     timeout : float
-        Seconds to wait for that.
+        Seconds to wait until it is ready.
 
     Yields
     ------
@@ -107,7 +107,7 @@ def served(
             stdout=log,
             stderr=log,
             env={**os.environ, **(environment or {})},
-            start_new_session=True,  # so that nothing of it stays behind
+            start_new_session=True,  # so that all its processes can be ended
         )
         try:
             while request(port, ready, timeout=5).status != 200:
@@ -128,7 +128,7 @@ def served(
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
@@ -141,7 +141,7 @@ def request(
     headers: dict[str, str] | None = None,
     timeout: float = 60,
 ) -> Answer:
-    """Send a request on a connection of its own."""
+    """Send a request on a new connection."""
     connection = http.client.HTTPConnection(HOST, port, timeout=timeout)
     try:
         return exchange(connection, path, body, headers)
@@ -150,7 +150,7 @@ def request(
 
 
 def upload(clip: bytes, field: str = "file", name: str = "clip.wav") -> bytes:
-    """Write a multipart body that holds one file."""
+    """Return a multipart body with one file."""
     head = (
         f"--{BOUNDARY}\r\n"
         f'Content-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
@@ -167,25 +167,25 @@ def closed_loop(
     path: str = "/classify",
     timeout: float = 120,
 ) -> list[Answer]:
-    """Let clients ask again and again, each as soon as it has its answer.
+    """Let clients send requests for a while, each as soon as it has the response to the last one.
 
     Parameters
     ----------
     port : int
     bodies : sequence of bytes
-        Uploads, in turn.
+        Uploads, used in turn.
     clients : int
-        Each with a connection that it keeps.
+        Each keeps one connection open.
     seconds : float
         No request starts after this time.
     path : str
     timeout : float
-        Seconds that an answer may take.
+        Seconds that a response may take.
 
     Returns
     -------
     list of Answer
-        In the order of their ends.
+        In the order in which they came.
     """
     numbers = itertools.count()
     end = time.perf_counter() + seconds
@@ -205,7 +205,7 @@ def open_loop(
     clients: int = 96,
     timeout: float = 60,
 ) -> list[Answer]:
-    """Ask at a fixed rate, whether answers come or not.
+    """Send requests at a fixed rate, whether responses come or not.
 
     Parameters
     ----------
@@ -213,17 +213,17 @@ def open_loop(
     bodies : sequence of bytes
         Uploads, in turn.
     rate : float
-        Requests a second; less when all `clients` wait for an answer.
+        Requests per second; fewer if all `clients` wait for a response.
     seconds : float
     path : str
     clients : int
     timeout : float
-        Seconds that an answer may take.
+        Seconds that a response may take.
 
     Returns
     -------
     list of Answer
-        In the order of their ends.
+        In the order in which they came.
     """
     start = time.perf_counter()
     times = iter(start + n / rate for n in range(int(rate * seconds)))
@@ -243,28 +243,28 @@ def open_loop(
 
 
 def percentiles(answers: Sequence[Answer], *shares: float) -> list[float]:
-    """Give the time that these percentages of the answers were there in, in milliseconds."""
+    """Return percentiles of the response times, in milliseconds."""
     times = [answer.seconds for answer in answers] or [float("nan")]
     return [float(value) * 1000 for value in np.percentile(times, shares)]
 
 
 def goes_on_growing(memory: Sequence[int], rounds: int = 5) -> int:
-    """Give the memory that every round needs more than all the rounds before it.
+    """Return by how much the memory grows in every round.
 
-    Pools of an allocator fill at some time, and from then on a round brings nothing new, however
-    busy the machine is. A leak raises each round above the ones before it.
+    The pools of an allocator fill at some time, and later rounds need no more memory, however busy
+    the machine is. With a leak, each round needs more than all rounds before it.
 
     Parameters
     ----------
     memory : sequence of int
-        Bytes, in the order in which they were measured, at least one a round.
+        Bytes, in the order of measurement, at least one per round.
     rounds : int
-        That the measurements are divided into; the middle value of each counts.
+        Number of rounds that the measurements are divided into; the median of each counts.
 
     Returns
     -------
     int
-        Bytes of the smallest rise; 0 when a round needed no more than those before it.
+        The smallest rise in bytes; 0 if any round needed no more than those before it.
     """
     levels = [int(np.median(part)) for part in np.array_split(memory, rounds)]
     rises = [level - max(levels[:n]) for n, level in enumerate(levels) if n]
@@ -272,12 +272,12 @@ def goes_on_growing(memory: Sequence[int], rounds: int = 5) -> int:
 
 
 def python(module: str) -> Command:
-    """Command line of a module of ours that takes a port."""
+    """Return the command line of a module of ours that takes a port."""
     return lambda port: [sys.executable, "-m", module, str(port)]
 
 
 def bentoml_serve(service: str) -> Command:
-    """Command line of ``bentoml serve``, from this environment."""
+    """Return the command line of ``bentoml serve``, from this environment."""
     program = str(Path(sys.executable).with_name("bentoml"))
     return lambda port: [program, "serve", service, "--host", HOST, "--port", str(port)]
 
@@ -288,7 +288,7 @@ def exchange(
     body: bytes | None,
     headers: dict[str, str] | None,
 ) -> Answer:
-    """Send a request on a connection that is kept; GET where there is no body."""
+    """Send a request on an open connection; a GET if there is no body."""
     at = time.perf_counter()
     method = "POST" if body else "GET"
     try:
@@ -306,7 +306,7 @@ def exchange(
 def _clients(
     port: int, body: Callable[[], bytes | None], clients: int, path: str, timeout: float
 ) -> list[Answer]:
-    """Run clients in threads, which wait for sockets nearly all the time."""
+    """Run clients in threads, which is enough because they mostly wait for sockets."""
     answers: list[Answer] = []
 
     def client() -> None:
@@ -324,6 +324,6 @@ def _clients(
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Write a markdown table, its first column left, the others right."""
+    """Return a Markdown table with its first column left-aligned and the others right-aligned."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)

@@ -1,12 +1,12 @@
-"""What pruning and parallel trials are worth: the same search four ways, one after the other.
+"""Measure what pruning and parallel trials gain: the same search in four ways, one after the other.
 
-``python -m bench.search [--trials 16] [--epochs 20]``, where `dvc repro` has run: it reads `data/`
-and `features/` and writes into a temporary folder. Every search has the same seed and space. Pruned
-trials make later suggestions differ, so "the best value" is compared, not the best trial.
+``python -m bench.search [--trials 16] [--epochs 20]``, in a folder in which `dvc repro` has run. It
+reads `data/` and `features/` and writes to a temporary folder. All searches have the same seed and
+space. Later suggestions depend on which trials were pruned, so the table compares the best values
+and not the best trials.
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -24,14 +24,16 @@ from pipeline import params, paths, tables
 WAYS = {
     "no pruning, one process": {"prune": False, "workers": 1},
     "pruning, one process": {"prune": True, "workers": 1},
-    "no pruning, a process a core": {"prune": False, "workers": None},
-    "pruning, a process a core": {"prune": True, "workers": None},
+    "no pruning, one process per CPU": {"prune": False, "workers": None},
+    "pruning, one process per CPU": {"prune": True, "workers": None},
 }
 
 
 def main() -> None:
-    """Print a table of seconds and best values."""
-    parser = argparse.ArgumentParser(description="The same search four ways.")
+    """Run the searches and print a table of seconds and best values."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=20)
     options = parser.parse_args()
@@ -55,7 +57,7 @@ def main() -> None:
             )
             seconds = time.monotonic() - started
             trials = tables.read(place / paths.TRIALS)
-            best = json.loads((place / paths.BEST_PARAMS).read_text(encoding="utf-8"))
+            best = tables.read_json(place / paths.BEST_PARAMS)
         rows.append(
             {
                 "search": name,
@@ -71,5 +73,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    params.load()  # a mistake in params.yaml is said before anything is copied
+    params.load()  # reports a mistake in params.yaml before anything is copied
     main()

@@ -1,6 +1,8 @@
 """Print what the last run made, as a short table: the end of ``make run``.
 
-python -m pipeline summary
+    python -m pipeline summary
+
+The stages have to run first.
 """
 
 from rich.console import Console
