@@ -1,4 +1,4 @@
-"""A small bundle, made as a registered one is; what of the service is tested is tested with it."""
+"""Fixtures for the service's tests: a small trained network and its bundle."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ Wave = NDArray[np.float32]
 
 
 def sound(label: str, seed: int, rate: int = 22050, seconds: float = SECONDS) -> Wave:
-    """One of three sounds that a small network tells apart within seconds."""
+    """Return one of three sounds, which a small network learns within seconds."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * rate)) / rate
     if label == "hiss":
@@ -40,7 +40,7 @@ def sound(label: str, seed: int, rate: int = 22050, seconds: float = SECONDS) ->
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A network, its spec, and clips that it was not trained on."""
+    """A network, its spec, and features of clips that were not used in training."""
 
     network: Any
     spec: FeatureSpec
@@ -82,7 +82,7 @@ def trained(once: "Once") -> Trained:
 
 @pytest.fixture(scope="session")
 def bundle(trained: Trained, once: "Once") -> Path:
-    """A bundle with everything in it; not to be changed."""
+    """Write a complete bundle; tests must not change it."""
     return once("service", lambda folder: pack(trained, folder / "bundle")) / "bundle"
 
 

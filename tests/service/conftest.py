@@ -1,4 +1,4 @@
-"""The real service of a small bundle."""
+"""A fixture with the real service, serving a small bundle."""
 
 import os
 from collections.abc import Iterator
@@ -21,12 +21,12 @@ class Service:
     pid: int
     seconds: float
     log: Path
-    """Folder of the prediction log."""
+    """The folder of the prediction log."""
 
 
 @pytest.fixture(scope="session")
 def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """``bentoml serve`` on a free port."""
+    """Run ``bentoml serve`` on a free port."""
     home = tmp_path_factory.mktemp("home")
     environment = {
         "SOUND_BUNDLE": str(bundle),

@@ -1,4 +1,4 @@
-"""Inputs that a service meets once it is public: damaged, lying, huge, and not sound at all.
+"""Make hostile inputs: damaged files, false claims, decompression bombs, files that are not sound.
 
 Deterministic: the n-th mutation of a seed is the same bytes in every run, so that a failure is
 named by two numbers.
@@ -25,7 +25,7 @@ EXTREMES = (0, 1, 0x7F, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0x
 
 
 def tone(seconds: float = 0.3, rate: int = RATE, channels: int = 1) -> Wave:
-    """A tone and some noise, shape (samples, channels)."""
+    """Return a tone with some noise: array, shape (samples, channels), float32."""
     time = np.arange(round(seconds * rate)) / rate
     noise = np.random.default_rng(0).normal(size=time.size)
     wave = 0.4 * np.sin(2 * np.pi * 440 * time) + 0.05 * noise
@@ -33,14 +33,14 @@ def tone(seconds: float = 0.3, rate: int = RATE, channels: int = 1) -> Wave:
 
 
 def written(kind: str, subtype: str, wave: NDArray[Any], rate: int = RATE) -> bytes:
-    """A file by libsndfile."""
+    """Write a file with libsndfile."""
     file = io.BytesIO()
     soundfile.write(file, wave, rate, format=kind, subtype=subtype)
     return file.getvalue()
 
 
 def encoded(container: str, codec: str, wave: Wave, rate: int = 48_000) -> bytes:
-    """A file by FFmpeg, as phones and browsers make them; one channel."""
+    """Write a file with one channel with FFmpeg, as phones and browsers do."""
     file = io.BytesIO()
     with av.open(file, "w", format=container) as out:
         stream = out.add_stream(codec, rate=rate, layout="mono")
@@ -55,7 +55,7 @@ def encoded(container: str, codec: str, wave: Wave, rate: int = 48_000) -> bytes
 
 @cache
 def seeds() -> dict[str, bytes]:
-    """Sound files in the formats that are taken, each with something in it; by name."""
+    """Return a valid sound file in each supported format, by name."""
     mono, stereo, many = tone(), tone(channels=2), tone(0.05, channels=32)
     broken, loud = tone(), tone()
     broken[100] = np.nan
@@ -95,7 +95,7 @@ def seeds() -> dict[str, bytes]:
 
 @cache
 def not_sound() -> dict[str, bytes]:
-    """What is no sound file at all, or one that claims what it does not hold; by name."""
+    """Return files that are not sound, and sound files with false claims, by name."""
     wav = seeds()["16.wav"]
     return {
         "empty": b"",
@@ -138,7 +138,7 @@ def not_sound() -> dict[str, bytes]:
 
 @cache
 def bombs() -> dict[str, bytes]:
-    """At most a megabyte each, holding far more sound than is worked on; by name."""
+    """Return files of at most a megabyte with far more sound than is allowed, by name."""
     return {
         "flac of silence": flac_of_silence(),
         "flac of silence in 8 channels at 655 kHz": flac_of_silence(8, 655_350, blocks=45_000),
@@ -149,7 +149,7 @@ def bombs() -> dict[str, bytes]:
 
 
 def zipped(content: bytes) -> bytes:
-    """A zip archive that holds one file."""
+    """Return a zip archive with one file."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("clip.wav", content)
@@ -164,7 +164,7 @@ def lying_wav(
     bits: int = 16,
     block: int | None = None,
 ) -> bytes:
-    """A WAV file whose header says what one likes."""
+    """Return a WAV file with any claims in its header."""
     block = (channels * bits // 8) & 0xFFFF if block is None else block
     size = len(content) if frames is None else frames
     form = struct.pack("<HHIIHH", 1, channels, rate, (rate * block) & 0xFFFFFFFF, block, bits)
@@ -174,7 +174,7 @@ def lying_wav(
 
 
 def lying_flac() -> bytes:
-    """A FLAC file of a fraction of a second that claims the most samples there can be."""
+    """Return a short FLAC file that claims the highest possible number of samples."""
     content = bytearray(seeds()["flac.flac"])
     content[21] |= 0x0F  # the upper 4 of 36 bits
     content[22:26] = b"\xff\xff\xff\xff"
@@ -182,7 +182,7 @@ def lying_flac() -> bytes:
 
 
 def lying_m4a() -> bytes:
-    """An M4A file whose table of samples claims 2^32 - 1 entries."""
+    """Return an M4A file whose sample table claims 2^32 - 1 entries."""
     content = bytearray(seeds()["m4a.m4a"])
     place = content.index(b"stsz")
     content[place + 12 : place + 16] = b"\xff\xff\xff\xff"
@@ -190,7 +190,7 @@ def lying_m4a() -> bytes:
 
 
 def flac_of_silence(channels: int = 1, rate: int = 44_100, blocks: int = 80_000) -> bytes:
-    """About a megabyte of FLAC: each block of 65,535 zeros takes a dozen bytes.
+    """Return about a megabyte of FLAC; each block of 65,535 zeros takes a dozen bytes.
 
     With the default 80,000 blocks 33 hours at 44.1 kHz; written by hand, for encoding so much
     takes a minute.
@@ -213,13 +213,13 @@ def flac_of_silence(channels: int = 1, rate: int = 44_100, blocks: int = 80_000)
 
 
 def mp3_of_silence(size: int = 1_000_000) -> bytes:
-    """A megabyte of MP3 at 8 kbit/s and 8 kHz: 17 minutes of silence."""
+    """Return a megabyte of MP3 at 8 kbit/s and 8 kHz: 17 minutes of silence."""
     frame = b"\xff\xe3\x18\xc4" + bytes(68)  # MPEG 2.5, layer III, mono: 72 bytes for 72 ms
     return frame * (size // len(frame))
 
 
 def mutated(seed: int, number: int) -> tuple[str, bytes]:
-    """The `number`-th damaged input of a seed, with a name that says what was done."""
+    """Return the name of a kind of damage, and the `number`-th damaged input of a seed."""
     rng = random.Random(seed * 1_000_003 + number)
     if rng.random() < 0.05:
         return _random(rng)
@@ -255,7 +255,7 @@ def _flip_header_bits(rng: random.Random, content: bytes) -> bytes:
 
 
 def _lie(rng: random.Random, content: bytes) -> bytes:
-    """An extreme number of 1, 2, 4 or 8 bytes, of either byte order, in the header."""
+    """Write an extreme number of 1, 2, 4 or 8 bytes, in either byte order, into the header."""
     changed = bytearray(content)
     for _ in range(rng.randrange(1, 4)):
         width = rng.choice((1, 2, 4, 8))
@@ -289,7 +289,7 @@ def _repeat(rng: random.Random, content: bytes) -> bytes:
 
 
 def _splice(rng: random.Random, content: bytes) -> bytes:
-    """The head of one file with the tail of another."""
+    """Join the head of one file and the tail of another."""
     other = rng.choice(list(seeds().values()))
     return content[: rng.randrange(len(content) + 1)] + other[rng.randrange(len(other) + 1) :]
 
@@ -301,7 +301,7 @@ MUTATIONS: tuple[Callable[[random.Random, bytes], bytes], ...] = (
 
 
 def _random(rng: random.Random) -> tuple[str, bytes]:
-    """Noise, mostly behind bytes that make a decoder look closer."""
+    """Return noise, mostly after bytes that look like the start of a sound file."""
     heads = [b"", b"RIFF", b"fLaC", b"OggS", b"ID3\x04", b"\xff\xfb\x90", b"\0\0\0\x20ftypM4A "]
     heads += (b"\x1a\x45\xdf\xa3", b"FORM", b"caff", b".snd", b"riff", b"\xff\xf1", b"#!AMR\n")
     head = rng.choice(heads)
@@ -309,7 +309,7 @@ def _random(rng: random.Random) -> tuple[str, bytes]:
 
 
 def _utf8(number: int) -> bytes:
-    """FLAC's numbers of blocks are written like the code points of UTF-8."""
+    """Encode a block number of FLAC, which looks like a code point in UTF-8."""
     return chr(number).encode("utf-8", "surrogatepass")
 
 

@@ -1,8 +1,8 @@
-"""Damaged inputs through decoder, features and network, in a process of their own.
+"""Send damaged inputs through decoder, features and network, in a separate process.
 
-``python -m tests.service.fuzz BUNDLE SEED COUNT`` prints what came of them as JSON. A process of
-its own, because a decoder that crashes would take the tests along, and one that hangs can only be
-ended from outside; the number of the input that is tried is therefore on standard error.
+``python -m tests.service.fuzz BUNDLE SEED COUNT`` prints the outcomes as JSON. It is a separate
+process because a decoder that crashes would end the tests, and one that hangs can only be killed
+from outside. That is also why each input's number is printed to standard error before it is tried.
 """
 
 import json
@@ -24,7 +24,7 @@ LIMITS = decoding.Limits(seconds=600, work_seconds=10)
 
 
 def main(bundle: Path, seed: int, count: int) -> dict[str, Any]:
-    """Try `count` inputs; `slowest` is in processor time: others may use the machine as well."""
+    """Try `count` inputs; `slowest` is in CPU seconds, because the machine may be busy."""
     classifier = Classifier.load(bundle)
     process = psutil.Process()
     outcomes: Counter[str] = Counter()
@@ -51,7 +51,7 @@ def main(bundle: Path, seed: int, count: int) -> dict[str, Any]:
 
 
 def outcome(classifier: Classifier, content: bytes, *, overlapping: bool) -> str:
-    """Give the sentence that refuses an input, or ``answered`` for one with an answer."""
+    """Return the error sentence for an input, or ``answered`` if there is none."""
     try:
         wave = decoding.load(content, classifier.spec.sample_rate, limits=LIMITS)
         found = classifier.predict(wave, 120, overlapping=overlapping)

@@ -1,4 +1,4 @@
-"""The answers: what they hold, and what is refused with which status and sentence."""
+"""The API in process: the content of answers, and which requests are rejected, how and why."""
 
 import asyncio
 import io
@@ -39,11 +39,11 @@ def wav(wave: Any, rate: int = 22050, kind: str = "WAV") -> bytes:
 
 
 Question = tuple[str, str, dict[str, Any]]
-"""Method, path, and what is sent."""
+"""Method, path, and arguments for httpx."""
 
 
 class Client:
-    """The application in this process, asked without a network."""
+    """The application in this process, called without a network."""
 
     def __init__(self, bundle: Path, registry: CollectorRegistry, **limits: float) -> None:
         settings = Settings(bundle=bundle, **limits)  # type: ignore[arg-type]
@@ -80,7 +80,7 @@ def small(bundle: Path, **limits: float) -> Client:
     return Client(bundle, CollectorRegistry(), **limits)
 
 
-def refused(answer: httpx.Response, status: int, about: str) -> None:
+def rejected(answer: httpx.Response, status: int, about: str) -> None:
     assert answer.status_code == status, answer.text
     assert list(answer.json()) == ["error"]
     assert about in answer.json()["error"]
@@ -105,9 +105,7 @@ def test_a_clip_gets_its_label_and_all_probabilities(client: Client, label: str)
     assert content["picture"] is None
 
 
-def test_a_sound_between_the_labels_is_known_to_be_none_of_them(
-    bundle: Path, client: Client
-) -> None:
+def test_a_sound_between_two_labels_is_not_known(bundle: Path, client: Client) -> None:
     threshold = Classifier.load(bundle).threshold
     assert client.ask("GET", "/model").json()["threshold"] == threshold
     known = set()
@@ -119,7 +117,7 @@ def test_a_sound_between_the_labels_is_known_to_be_none_of_them(
     assert known == {True, False}
 
 
-def test_sounds_one_after_the_other_are_known_though_their_mean_is_not_sure(bundle: Path) -> None:
+def test_a_clip_with_several_sounds_is_known_if_one_of_its_windows_is(bundle: Path) -> None:
     client = small(bundle)
     client.classifier.threshold = 0.9
     content = client.classify(wav(np.concatenate([sound(n, 5) for n in LABELS])), windows=True)
@@ -143,14 +141,14 @@ def test_a_long_recording_gets_a_timeline(client: Client) -> None:
     assert (content["seconds"], content["duration"]) == (16.0, 16.0)
 
 
-def test_what_comes_after_the_last_window_is_not_analysed(bundle: Path) -> None:
+def test_sound_beyond_the_maximum_number_of_windows_is_ignored(bundle: Path) -> None:
     wave = np.concatenate([sound("tone", 1, seconds=8), sound("hiss", 2, seconds=8)])
     content = small(bundle, max_windows=2).classify(wav(wave), windows=True).json()
     assert len(content["windows"]) == 2
     assert (content["label"], content["seconds"], content["duration"]) == ("tone", 6.0, 16.0)
 
 
-def test_the_picture_is_what_the_model_saw(client: Client) -> None:
+def test_the_picture_shows_the_features_that_the_model_used(client: Client) -> None:
     wave = sound("knocks", 9, seconds=6)
     picture = client.classify(wav(wave), picture=True).json()["picture"]
     spectrogram = picture["spectrogram"]
@@ -206,24 +204,24 @@ def test_in_a_batch_each_file_has_its_own_result_or_error(client: Client) -> Non
         ({"files": {"file": ("a", b"x")}, "params": {"windows": "many"}}, 422, "`windows`"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_answered_is_refused_in_one_sentence(
+def test_an_invalid_request_is_rejected_in_one_sentence(
     client: Client, what: dict[str, Any], status: int, about: str
 ) -> None:
-    refused(client.ask("POST", "/classify", **what), status, about)
+    rejected(client.ask("POST", "/classify", **what), status, about)
 
 
-def test_limits_are_kept(bundle: Path) -> None:
+def test_requests_beyond_the_limits_are_rejected(bundle: Path) -> None:
     client = small(bundle, max_bytes=100_000, max_seconds=2, max_files=2)
-    refused(client.classify(wav(sound("tone", 1, seconds=4))), 413, "larger than 0.1 MB")
-    refused(client.classify(wav(sound("tone", 1, 8000, 3), 8000)), 422, "longer than 2 seconds")
+    rejected(client.classify(wav(sound("tone", 1, seconds=4))), 413, "larger than 0.1 MB")
+    rejected(client.classify(wav(sound("tone", 1, 8000, 3), 8000)), 422, "longer than 2 seconds")
     assert client.classify(wav(sound("tone", 1, 8000, 2), 8000)).status_code == 200
     files = [("files", (str(i), b"x")) for i in range(3)]
-    refused(client.ask("POST", "/classify_batch", files=files), 413, "2 files")
+    rejected(client.ask("POST", "/classify_batch", files=files), 413, "2 files")
     slow = small(bundle, max_decode_seconds=1e-9)
-    refused(slow.classify(wav(sound("tone", 1))), 422, "decode")
+    rejected(slow.classify(wav(sound("tone", 1))), 422, "decode")
 
 
-def test_a_body_without_a_length_is_measured_while_it_arrives(bundle: Path) -> None:
+def test_an_endless_body_without_a_length_is_rejected_at_the_limit(bundle: Path) -> None:
     client = small(bundle, max_bytes=100_000)
     sent = 0
 
@@ -234,22 +232,22 @@ def test_a_body_without_a_length_is_measured_while_it_arrives(bundle: Path) -> N
             yield bytes(10_000)
 
     answer = client.ask("POST", "/classify", content=endless(), headers={"content-type": FORM})
-    refused(answer, 413, "larger")
+    rejected(answer, 413, "larger")
     assert sent < 1_000_000
 
 
-def test_a_flac_of_hours_in_a_megabyte_is_refused_soon(client: Client) -> None:
+def test_a_small_file_with_hours_of_sound_is_rejected_quickly(client: Client) -> None:
     held = io.BytesIO()
     with soundfile.SoundFile(held, "w", 8000, 1, format="FLAC", subtype="PCM_16") as file:
         for _ in range(100):
             file.write(np.zeros(8000 * 60, np.float32))
     assert len(held.getvalue()) < 1_000_000
     started = time.process_time()
-    refused(client.classify(held.getvalue()), 422, "longer than 180 seconds")
+    rejected(client.classify(held.getvalue()), 422, "longer than 180 seconds")
     assert time.process_time() - started < 5
 
 
-def test_more_than_can_be_done_is_sent_away_and_told_when_to_return(
+def test_requests_beyond_the_capacity_get_503_with_retry_after(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "Admission", lambda settings: Admission(settings, wait=0.2))
@@ -274,12 +272,12 @@ def test_more_than_can_be_done_is_sent_away_and_told_when_to_return(
     assert statuses == [200] + [503] * 9
     for answer in answers:
         if answer.status_code == 503:
-            refused(answer, 503, "busy")
+            rejected(answer, 503, "busy")
             assert answer.headers["retry-after"] == "1"
     assert [answer.status_code for answer in later] == [200] * 3
 
 
-def test_what_bodies_hold_together_is_bounded_and_given_back(bundle: Path) -> None:
+def test_the_total_size_of_all_bodies_is_limited_and_released_afterwards(bundle: Path) -> None:
     client = small(bundle, max_bytes=100_000, max_concurrent=1)
     gate = asyncio.Event()
 
@@ -303,13 +301,13 @@ def test_what_bodies_hold_together_is_bounded_and_given_back(bundle: Path) -> No
         return first, other
 
     first, other = asyncio.run(run())
-    refused(other, 503, "busy")
-    refused(first, 400, "damaged")
+    rejected(other, 503, "busy")
+    rejected(first, 400, "damaged")
     again = client.ask("POST", "/classify", content=bytes(90_000), headers={"content-type": FORM})
-    refused(again, 400, "damaged")
+    rejected(again, 400, "damaged")
 
 
-def test_a_request_that_does_not_arrive_is_given_up(bundle: Path) -> None:
+def test_a_request_that_arrives_too_slowly_is_rejected(bundle: Path) -> None:
     async def drip() -> AsyncIterator[bytes]:
         for _ in range(100):
             await asyncio.sleep(0.05)
@@ -317,22 +315,24 @@ def test_a_request_that_does_not_arrive_is_given_up(bundle: Path) -> None:
 
     client = small(bundle, max_arrival_seconds=0.2)
     answer = client.ask("POST", "/classify", content=drip(), headers={"content-type": FORM})
-    refused(answer, 408, "too long to arrive")
+    rejected(answer, 408, "too long to arrive")
 
 
-def test_an_error_of_ours_says_nothing_of_us(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_reveals_no_details(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = small(bundle)
     monkeypatch.setattr(client.classifier, "predict", lambda *_, **__: 1 / 0)
-    refused(client.classify(wav(sound("tone", 1))), 500, "failed to answer")
+    rejected(client.classify(wav(sound("tone", 1))), 500, "failed to answer")
 
 
-def test_other_paths_and_methods_are_answered_in_json(client: Client) -> None:
-    refused(client.ask("GET", "/nothing"), 404, "nothing at this address")
-    refused(client.ask("GET", "/examples/../card.json"), 404, "nothing at this address")
-    refused(client.ask("GET", "/examples/%2e%2e%2fcard.json"), 404, "nothing at this address")
-    refused(client.ask("GET", "/page/nothing.js"), 404, "nothing at this address")
+def test_unknown_paths_and_methods_get_an_error_in_json(client: Client) -> None:
+    rejected(client.ask("GET", "/nothing"), 404, "nothing at this address")
+    rejected(client.ask("GET", "/examples/../card.json"), 404, "nothing at this address")
+    rejected(client.ask("GET", "/examples/%2e%2e%2fcard.json"), 404, "nothing at this address")
+    rejected(client.ask("GET", "/page/nothing.js"), 404, "nothing at this address")
     answer = client.ask("GET", "/classify")
-    refused(answer, 405, "method")
+    rejected(answer, 405, "method")
     assert answer.headers["allow"] == "POST"
 
 
@@ -352,7 +352,7 @@ def test_the_model_is_described(client: Client) -> None:
         assert client.classify(clip.content).json()["label"] == example["label"]
 
 
-def test_the_page_and_swagger_ask_nobody_else(client: Client) -> None:
+def test_the_page_and_swagger_load_everything_from_this_host(client: Client) -> None:
     page = client.ask("GET", "/")
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'self'" in page.headers["content-security-policy"]
@@ -364,7 +364,7 @@ def test_the_page_and_swagger_ask_nobody_else(client: Client) -> None:
         assert client.ask("GET", f"/swagger/{asset}").status_code == 200
 
 
-def test_openapi_names_every_answer(client: Client) -> None:
+def test_openapi_lists_every_endpoint_and_status(client: Client) -> None:
     schema = client.ask("GET", "/openapi.json").json()
     assert client.ask("GET", "/docs.json").json() == schema
     assert set(schema["paths"]) == {
@@ -377,7 +377,7 @@ def test_openapi_names_every_answer(client: Client) -> None:
     assert "HTTPValidationError" not in json.dumps(schema)
 
 
-def test_requests_and_refusals_are_counted_by_route_and_reason(bundle: Path) -> None:
+def test_requests_are_counted_by_route_and_rejections_by_reason(bundle: Path) -> None:
     registry = CollectorRegistry()
     client = Client(bundle, registry)
     client.classify(wav(sound("tone", 1)))
@@ -408,7 +408,7 @@ def form(*parts: tuple[bytes, bytes], boundary: bytes = b"B") -> bytearray:
 FILE = b'Content-Disposition: form-data; name="file"; filename="a.wav"'
 
 
-def test_a_file_name_may_be_written_as_older_clients_do() -> None:
+def test_file_names_of_older_clients_are_read() -> None:
     for name, expected in ((b"utf-8''%C3%B6.wav", "ö.wav"), (b"UTF-8'en'%ff", "\ufffd")):
         head = b'Content-Disposition: form-data; name="file"; filename*=' + name
         (part,) = parse_form(form((head, b"x")), FORM, 5)
@@ -416,7 +416,7 @@ def test_a_file_name_may_be_written_as_older_clients_do() -> None:
 
 
 @given(contents=st.lists(st.binary(max_size=300), max_size=5))
-def test_a_form_holds_what_was_put_in(contents: list[bytes]) -> None:
+def test_a_form_round_trips(contents: list[bytes]) -> None:
     boundary = b"0123456789abcdef"
     body = form(*((FILE, content) for content in contents), boundary=boundary)
     parts = parse_form(body, f"multipart/form-data; boundary={boundary.decode()}", 5)
@@ -427,7 +427,7 @@ def test_a_form_holds_what_was_put_in(contents: list[bytes]) -> None:
 @given(
     body=st.binary(max_size=300), boundary=st.text(st.characters(max_codepoint=255), max_size=70)
 )
-def test_damaged_forms_are_refused_and_nothing_else(body: bytes, boundary: str) -> None:
+def test_a_damaged_form_raises_only_a_rejection(body: bytes, boundary: str) -> None:
     for content in (body, b"--B\r\n" + body, b"--B\r\n" + FILE + b"\r\n\r\n" + body + b"\r\n--B"):
         for kind in (FORM, f"multipart/form-data; boundary={boundary}", boundary):
             try:
@@ -436,7 +436,7 @@ def test_damaged_forms_are_refused_and_nothing_else(body: bytes, boundary: str) 
                 assert rejection.status in (400, 413)  # noqa: PT017
 
 
-def test_what_is_almost_a_boundary_costs_no_time() -> None:
+def test_input_that_is_almost_a_boundary_does_not_slow_the_parser_down() -> None:
     started = time.process_time()
     for piece in (b"\r\n--", b"\r\n", b"-", b"\r\n--B-"):
         body = form((FILE, piece * (5_000_000 // len(piece))), boundary=b"BB")

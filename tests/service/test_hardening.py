@@ -1,4 +1,4 @@
-"""What the service does with damage, lies, floods and its own end; on the real process.
+"""The real process under attack: damaged files and requests, false claims, overload, signals.
 
 More inputs for a longer run: ``FUZZ_INPUTS=100000 pytest tests/service/test_hardening.py``.
 """
@@ -30,18 +30,18 @@ from tests.service import evil
 
 ROOT = Path(__file__).parents[2]
 COUNT = int(os.environ.get("FUZZ_INPUTS", "10000"))
-"""Damaged inputs, a fifth of them over HTTP."""
+"""Number of damaged inputs; a fifth of them is sent over HTTP."""
 
 ANSWERS = {200, 400, 404, 405, 408, 413, 415, 422, 503}
 LEAK = re.compile(r"Traceback|File \"|\.py\b|/(tmp|work|home|root|usr|proc|var)\b|site-packages|0x")
 MEGABYTE = 1_000_000
 LONGEST = 25 * MEGABYTE
-"""Of memory for a clip as long as is taken: 180 s at 22,050 Hz are 16 MB, its features are 5."""
+"""Memory for the longest clip allowed: 16 MB for 180 s at 22,050 Hz, and 5 MB for its features."""
 
 
 @pytest.fixture(scope="module")
 def server(bundle: Path) -> Iterator[Server]:
-    """The service as it is started by hand, but less patient with decoding."""
+    """Start the service with tighter limits."""
     with serve(bundle, SOUND_MAX_DECODE_SECONDS="3", SOUND_MAX_BYTES="5000000") as running:
         yield running
 
@@ -53,7 +53,7 @@ def serve(bundle: Path, **environment: str) -> AbstractContextManager[Server]:
 
 
 def check(answer: Answer, name: str, seconds: float = 20.0) -> None:
-    """Hold an answer against what every answer has to be; `seconds` are those of a hang."""
+    """Check what holds for every answer; one that takes `seconds` counts as hanging."""
     assert answer.status in ANSWERS, f"{name}: {answer.status} {answer.body[:300]!r}"
     assert answer.seconds < seconds, f"{name}: took {answer.seconds:.1f} s"
     if answer.status == 200:
@@ -69,7 +69,7 @@ def check(answer: Answer, name: str, seconds: float = 20.0) -> None:
 
 
 def alive(server: Server) -> None:
-    """The next caller is answered; whoever held a place would hold it for 30 s."""
+    """Check that the service answers; a slot that was not released would be held for 30 s."""
     answer = request(server.port, "/classify", upload(evil.seeds()["16.wav"]), HEADERS, timeout=15)
     assert answer.status == 200
 
@@ -77,7 +77,7 @@ def alive(server: Server) -> None:
 # ---- damaged files
 
 
-def test_damaged_files_are_answered_or_refused_and_nothing_crashes_hangs_or_grows(
+def test_damaged_files_never_crash_hang_or_leak_memory(
     bundle: Path,
 ) -> None:
     each = COUNT * 4 // 5 // 2
@@ -108,7 +108,7 @@ def test_damaged_files_are_answered_or_refused_and_nothing_crashes_hangs_or_grow
         assert len(report["outcomes"]) > 3
 
 
-def test_damaged_uploads_are_answered_or_refused_and_the_server_does_not_grow(
+def test_damaged_uploads_are_answered_or_rejected_without_a_memory_leak(
     server: Server,
 ) -> None:
     count = COUNT // 5
@@ -142,7 +142,7 @@ def test_damaged_uploads_are_answered_or_refused_and_the_server_does_not_grow(
 
 
 @pytest.mark.parametrize("name", evil.not_sound())
-def test_what_is_no_sound_is_refused_in_one_sentence(server: Server, name: str) -> None:
+def test_a_file_that_is_not_sound_is_rejected_in_one_sentence(server: Server, name: str) -> None:
     for path, field in (("/classify", "file"), ("/classify_batch", "files")):
         answer = request(server.port, path, upload(evil.not_sound()[name], field), HEADERS)
         check(answer, name)
@@ -150,7 +150,7 @@ def test_what_is_no_sound_is_refused_in_one_sentence(server: Server, name: str) 
 
 @contextmanager
 def watched(server: Server) -> Iterator[list[int]]:
-    """Look at a server's memory all the time; bytes above what it had before."""
+    """Record a server's memory continuously, in bytes above its memory before."""
     before = server.memory()
     seen = [0]
     over = threading.Event()
@@ -169,7 +169,7 @@ def watched(server: Server) -> Iterator[list[int]]:
         seen.append(server.memory() - before)
 
 
-def test_bombs_are_refused_in_bounded_time_and_memory(server: Server) -> None:
+def test_decompression_bombs_are_rejected_in_limited_time_and_memory(server: Server) -> None:
     bodies = [(name, upload(bomb)) for name, bomb in evil.bombs().items()] * 3
     with watched(server) as seen, ThreadPoolExecutor(8) as pool:
         for answer, (name, _) in zip(
@@ -183,7 +183,7 @@ def test_bombs_are_refused_in_bounded_time_and_memory(server: Server) -> None:
     alive(server)
 
 
-def test_eight_of_the_longest_recordings_are_each_held_once_and_then_let_go(
+def test_memory_for_eight_of_the_longest_clips_is_limited_and_released(
     server: Server,
 ) -> None:
     body = upload(evil.written("WAV", "ULAW", evil.tone(178.0, 22_050), 22_050))
@@ -207,7 +207,7 @@ def test_eight_of_the_longest_recordings_are_each_held_once_and_then_let_go(
 
 
 def raw(server: Server, content: bytes, timeout: float = 10) -> Answer:
-    """Send bytes as they are, and read an answer."""
+    """Send raw bytes and read the answer."""
     at = time.perf_counter()
     with socket.create_connection((harness.HOST, server.port), timeout=timeout) as connection:
         with suppress(ConnectionError):  # refused before it was all sent: there is an answer
@@ -223,14 +223,14 @@ def raw(server: Server, content: bytes, timeout: float = 10) -> Answer:
 
 
 def post(body: bytes, *headers: str, path: str = "/classify", length: bool = True) -> bytes:
-    """Write a request; a Content-Type only where `headers` have one."""
+    """Return the bytes of a request; it has a Content-Type only if `headers` has one."""
     lines = [f"POST {path} HTTP/1.1", "Host: test", "Connection: close", *headers]
     lines += [f"Content-Length: {len(body)}"] if length else []
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
 def part(head: str, content: bytes = b"", end: bool = True) -> bytes:
-    """Write a form of one part with this Content-Disposition."""
+    """Return a form with one part that has the given headers."""
     close = f"\r\n--{BOUNDARY}--\r\n".encode() if end else b""
     return f"--{BOUNDARY}\r\n{head}\r\n\r\n".encode("latin-1") + content + close
 
@@ -368,7 +368,7 @@ REQUESTS: dict[str, tuple[bytes, set[int]]] = {
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_damaged_requests_are_refused(server: Server, name: str) -> None:
+def test_a_damaged_request_is_rejected(server: Server, name: str) -> None:
     content, expected = REQUESTS[name]
     answer = raw(server, content)
     assert answer.status in expected, f"{answer.status}: {answer.body[:300]!r}"
@@ -377,7 +377,7 @@ def test_damaged_requests_are_refused(server: Server, name: str) -> None:
     alive(server)
 
 
-def test_a_connection_that_is_dropped_in_the_middle_harms_nobody(server: Server) -> None:
+def test_dropped_connections_do_not_affect_other_clients(server: Server) -> None:
     content = post(part(FILE, CLIP * 20), FORM)
     for share in (0.001, 0.3, 0.9, 1.0):
         for _ in range(20):
@@ -386,7 +386,7 @@ def test_a_connection_that_is_dropped_in_the_middle_harms_nobody(server: Server)
     alive(server)
 
 
-def test_callers_who_stop_sending_keep_no_one_waiting(server: Server) -> None:
+def test_stalled_clients_do_not_block_others(server: Server) -> None:
     content = post(part(FILE, CLIP), FORM)
     stalled = [socket.create_connection((harness.HOST, server.port)) for _ in range(100)]
     try:
@@ -399,7 +399,7 @@ def test_callers_who_stop_sending_keep_no_one_waiting(server: Server) -> None:
             connection.close()
 
 
-def test_a_connection_that_does_not_say_what_it_wants_is_closed(bundle: Path) -> None:
+def test_a_connection_without_a_complete_header_is_closed(bundle: Path) -> None:
     whole = b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n"
     with serve(bundle, SOUND_MAX_ARRIVAL_SECONDS="2") as running:
 
@@ -439,7 +439,7 @@ def test_a_connection_that_does_not_say_what_it_wants_is_closed(bundle: Path) ->
 # ---- the contract, floods, the end
 
 
-def test_the_openapi_document_tells_the_truth(server: Server, tmp_path: Path) -> None:
+def test_the_service_behaves_as_its_openapi_document_says(server: Server, tmp_path: Path) -> None:
     checks = (
         "not_a_server_error,status_code_conformance,content_type_conformance,"
         "response_headers_conformance,response_schema_conformance,negative_data_rejection,"
@@ -463,7 +463,7 @@ def test_the_openapi_document_tells_the_truth(server: Server, tmp_path: Path) ->
     alive(server)
 
 
-def test_a_request_that_was_answered_leaves_nothing_behind(bundle: Path) -> None:
+def test_answered_requests_do_not_leak_memory(bundle: Path) -> None:
     # Larger than what uvicorn buffers: while it has the sender wait, and goes on in the context of
     # the request, BentoML's timer of each later one on the connection keeps that context alive.
     body = upload(evil.written("WAV", "PCM_16", evil.tone(2.0, 44_100), 44_100))
@@ -483,7 +483,7 @@ def test_a_request_that_was_answered_leaves_nothing_behind(bundle: Path) -> None
     assert harness.goes_on_growing(memory, rounds=4) < 600 * 4_000
 
 
-def test_above_its_capacity_it_sheds_load_and_recovers_at_once(bundle: Path) -> None:
+def test_the_service_sheds_load_above_its_capacity_and_recovers_at_once(bundle: Path) -> None:
     body = upload(evil.written("WAV", "PCM_16", evil.tone(4.0, 44_100), 44_100))
     with serve(bundle, SOUND_MAX_CONCURRENT="2") as running:
         # four times, because the machine may have been busy while the capacity was found out

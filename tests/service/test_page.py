@@ -1,7 +1,7 @@
-"""The page in a real browser: what a visitor does, sees, hears and is told.
+"""The page in a real browser: what a visitor can do, and what the page shows.
 
-Every visit is held to more than its test says: no message on the console, no request to
-another host, and a content security policy stricter than the service's own.
+Every test also checks that the page writes no message to the console, sends no request to another
+host, and works under a content security policy stricter than the service's own.
 """
 
 import io
@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sy
 
 from tests.service.conftest import Service
 
-expect.set_options(timeout=30_000)  # a busy machine is slow, not wrong
+expect.set_options(timeout=30_000)  # the machine may be busy
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
     "--no-sandbox",
@@ -57,7 +57,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser, server: Service) -> Iterator[Visit]:
-    """Open the page in a browser of its own; afterwards see that nothing went wrong unseen."""
+    """Open the page in a fresh browser context; at the end, check for messages and requests."""
     home = urlsplit(server.url)
     pages: list[Page] = []
     requests: list[str] = []
@@ -131,7 +131,7 @@ def upload(page: Page, content: bytes, name: str = "clip.wav") -> None:
 
 
 def answered(page: Page) -> dict[str, Any]:
-    """Wait for the answer that is shown, and give what the download has of it."""
+    """Wait for the answer and return its JSON download."""
     expect(page.get_by_role("status")).to_contain_text("Answered in")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download as JSON").click()
@@ -141,7 +141,7 @@ def answered(page: Page) -> dict[str, Any]:
 
 
 def model(page: Page) -> dict[str, Any]:
-    """What the service says of its model."""
+    """Return the service's description of its model."""
     told = page.request.get("/model").json()
     assert isinstance(told, dict)
     return told
@@ -156,14 +156,14 @@ def share(probability: float) -> str:
 
 
 def bars(page: Page) -> list[tuple[str, str]]:
-    """Give the table of probabilities as (sound, number)."""
+    """Return the table of probabilities as (sound, number)."""
     table = page.get_by_role("table", name="Probability of each sound")
     rows = [row.inner_text().split("\t") for row in table.get_by_role("row").all()[1:]]
     return [(row[0].strip(), row[-1].strip()) for row in rows]
 
 
 def wide(page: Page) -> int:
-    """Pixels by which the page can be scrolled sideways."""
+    """Return by how many pixels the page can be scrolled sideways."""
     return int(page.evaluate("document.documentElement.scrollWidth - screen.width"))
 
 
@@ -209,7 +209,7 @@ def test_the_answer_is_downloaded_as_json_under_the_clips_name(visit: Visit) -> 
     assert "picture" not in answer
 
 
-def test_an_example_is_a_click_away_and_its_colour_is_the_same_everywhere(visit: Visit) -> None:
+def test_an_example_can_be_tried_and_a_label_has_the_same_colour_everywhere(visit: Visit) -> None:
     page = visit()
     labels = model(page)["labels"]
     chips = page.get_by_role("list", name="Or try an example").get_by_role("button")
@@ -284,7 +284,7 @@ def test_a_recording_is_classified_and_can_be_played(visit: Visit) -> None:
     expect(place).to_have_attribute("aria-valuenow", "0.0")
 
 
-def test_a_recording_stops_by_itself(visit: Visit) -> None:
+def test_a_recording_stops_automatically(visit: Visit) -> None:
     page = visit()
     page.clock.install()
     page.get_by_role("button", name="Record").click()
@@ -294,7 +294,7 @@ def test_a_recording_stops_by_itself(visit: Visit) -> None:
     assert answered(page)["file"].startswith("recording.")
 
 
-def test_a_cancelled_recording_goes_nowhere(visit: Visit) -> None:
+def test_a_cancelled_recording_is_not_sent(visit: Visit) -> None:
     page = visit()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -323,15 +323,13 @@ REFUSE = "navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMExce
     ],
     ids=["denied", "missing", "insecure"],
 )
-def test_a_microphone_that_cannot_be_had_is_explained(
-    visit: Visit, script: str, sentence: str
-) -> None:
+def test_an_unavailable_microphone_is_explained(visit: Visit, script: str, sentence: str) -> None:
     page = visit(script)
     page.get_by_role("button", name="Record").click()
     expect(page.get_by_role("alert")).to_contain_text(sentence)
 
 
-def test_a_bad_file_gets_the_services_sentence_and_takes_the_old_answer_away(visit: Visit) -> None:
+def test_a_rejected_file_shows_the_services_error_and_hides_the_old_answer(visit: Visit) -> None:
     page = visit()
     upload(page, clip((440, 1)))
     expect(page.get_by_role("status")).to_contain_text("Answered in")
@@ -357,7 +355,7 @@ def test_a_file_that_is_too_large_is_not_sent(visit: Visit) -> None:
     assert asked == []
 
 
-def test_a_busy_service_is_asked_again(visit: Visit) -> None:
+def test_the_user_can_try_again_when_the_service_is_busy(visit: Visit) -> None:
     page = visit()
     said = {"error": "The service is busy: try again in a moment."}
     page.route(
@@ -372,7 +370,7 @@ def test_a_busy_service_is_asked_again(visit: Visit) -> None:
     expect(page.get_by_role("alert")).to_be_empty()
 
 
-def test_a_service_that_cannot_be_reached_is_said_to_be(visit: Visit) -> None:
+def test_an_unreachable_service_is_reported(visit: Visit) -> None:
     page = visit()
     page.route("**/classify?*", lambda route: route.abort(), times=1)
     upload(page, clip((440, 1)))
@@ -381,7 +379,7 @@ def test_a_service_that_cannot_be_reached_is_said_to_be(visit: Visit) -> None:
     expect(page.get_by_role("status")).to_contain_text("Answered in")
 
 
-def test_a_service_that_is_not_ready_yet_is_asked_again(visit: Visit) -> None:
+def test_the_user_can_try_again_when_the_service_is_not_ready(visit: Visit) -> None:
     said = {"error": "The service is starting."}
     page = visit(
         before=lambda page: page.route(
@@ -394,7 +392,7 @@ def test_a_service_that_is_not_ready_yet_is_asked_again(visit: Visit) -> None:
     expect(page.get_by_role("alert")).to_be_empty()
 
 
-def test_a_sound_unlike_all_labels_is_said_to_be_none_of_them(visit: Visit) -> None:
+def test_an_unknown_sound_is_called_unknown_and_gets_its_closest_match(visit: Visit) -> None:
     page = visit()
     page.route("**/classify?*", lambda route: changed(route, ["known"], False))
     upload(page, clip((440, 1)))
@@ -406,7 +404,7 @@ def test_a_sound_unlike_all_labels_is_said_to_be_none_of_them(visit: Visit) -> N
     )
 
 
-def test_a_newer_model_behind_the_same_page_is_noticed(visit: Visit) -> None:
+def test_the_page_notices_that_a_new_model_was_deployed(visit: Visit) -> None:
     page = visit()
     version = model(page)["version"]
     page.route("**/classify?*", lambda route: changed(route, ["model", "version"], "4711"))
@@ -418,7 +416,7 @@ def test_a_newer_model_behind_the_same_page_is_noticed(visit: Visit) -> None:
 
 
 def changed(route: Route, keys: list[str | int], value: Any) -> None:
-    """Answer as the service does, but for one value."""
+    """Pass on the service's answer with one value changed."""
     answer = route.fetch()
     content = place = answer.json()
     for key in keys[:-1]:
@@ -427,7 +425,7 @@ def changed(route: Route, keys: list[str | int], value: Any) -> None:
     route.fulfill(response=answer, json=content)
 
 
-def test_of_many_classes_the_likeliest_are_shown_first(visit: Visit) -> None:
+def test_with_many_classes_only_the_most_probable_are_shown_at_first(visit: Visit) -> None:
     page = visit()
     many = {f"class_{i}": 1 / 2 ** (i + 1) for i in range(50)}
     page.route("**/classify?*", lambda route: changed(route, ["probabilities"], many))
@@ -457,7 +455,7 @@ def test_every_kind_of_feature_is_drawn(visit: Visit, kind: str, title: str) -> 
     assert 0 <= places[0] < places[-1] <= 100
 
 
-def test_the_latest_question_is_the_one_that_is_answered(visit: Visit) -> None:
+def test_a_new_file_cancels_the_previous_request(visit: Visit) -> None:
     page = visit()
     upload(page, clip((440, 30)), "first.wav")
     upload(page, clip((880, 1)), "second.wav")
@@ -516,7 +514,7 @@ def test_silence_in_a_long_recording_is_a_gap(visit: Visit) -> None:
     expect(page.locator("#seen")).to_contain_text(f"{start:g} to")
 
 
-def test_a_file_is_dropped_anywhere(visit: Visit) -> None:
+def test_a_file_can_be_dropped_anywhere_on_the_page(visit: Visit) -> None:
     page = visit()
     drop = """(content) => {
         const data = new DataTransfer();
@@ -532,7 +530,7 @@ def test_a_file_is_dropped_anywhere(visit: Visit) -> None:
     expect(page.get_by_role("alert")).to_have_text("One file at a time, please.")
 
 
-def test_which_model_answers_is_told_with_its_accuracy_and_lineage(visit: Visit) -> None:
+def test_the_model_is_described_with_its_accuracy_and_lineage(visit: Visit) -> None:
     page = visit()
     told = model(page)
     card = page.get_by_role("region", name="About the model")
@@ -655,7 +653,7 @@ def test_everything_can_be_done_by_keyboard_and_focus_is_seen(visit: Visit) -> N
     tab_to("API documentation")
 
 
-def test_a_screen_reader_finds_names_roles_and_news(visit: Visit) -> None:
+def test_a_screen_reader_finds_names_roles_and_status_messages(visit: Visit) -> None:
     page = visit()
     expect(page.locator("html")).to_have_attribute("lang", "en")
     expect(page.get_by_role("heading", level=1)).to_have_count(1)
@@ -685,12 +683,12 @@ def test_a_screen_reader_finds_names_roles_and_news(visit: Visit) -> None:
 
 
 def linear(colour: Values) -> Values:
-    """From sRGB, 0 to 1."""
+    """Convert sRGB (0 to 1) to linear sRGB."""
     return np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
 
 
 def luminance(colour: Values) -> float:
-    """Relative luminance of sRGB (WCAG 2.2)."""
+    """Return the relative luminance of an sRGB colour (WCAG 2.2)."""
     return float(linear(colour) @ [0.2126, 0.7152, 0.0722])
 
 
@@ -700,7 +698,7 @@ def contrast(one: Values, other: Values) -> float:
 
 
 def oklab(colour: Values) -> Values:
-    """From linear sRGB (Ottosson 2020)."""
+    """Convert linear sRGB to Oklab (Ottosson 2020)."""
     return LAB @ np.cbrt(CONES @ colour)
 
 
@@ -742,11 +740,11 @@ SIGHT = {
         ]
     ),
 }
-"""What is left of linear sRGB (Machado, Oliveira and Fernandes 2009, severity 1)."""
+"""Matrices that simulate colour blindness (Machado, Oliveira and Fernandes 2009, severity 1)."""
 
 
 def rgb(text: str) -> Values:
-    """From ``#rrggbb`` or ``rgb(r, g, b)``."""
+    """Parse ``#rrggbb`` or ``rgb(r, g, b)``."""
     text = text.strip()
     if text.startswith("#"):
         return np.array([int(text[i : i + 2], 16) for i in (1, 3, 5)]) / 255
@@ -754,7 +752,7 @@ def rgb(text: str) -> Values:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_can_be_read_in_light_and_in_dark(visit: Visit, scheme: str) -> None:
+def test_text_and_marks_have_enough_contrast_in_light_and_dark(visit: Visit, scheme: str) -> None:
     page = visit(color_scheme=scheme)
     card, page_colour = rgb(colour(page, ".card")), rgb(colour(page, "body"))
     assert (luminance(page_colour) < 0.1) == (scheme == "dark")
@@ -790,7 +788,7 @@ def test_it_can_be_read_in_light_and_in_dark(visit: Visit, scheme: str) -> None:
             assert np.linalg.norm(one - other) > 0.07, (sight, i, j)
 
 
-def test_nothing_moves_for_those_who_asked_for_that(visit: Visit) -> None:
+def test_nothing_moves_if_the_user_prefers_reduced_motion(visit: Visit) -> None:
     page = visit(reduced_motion="reduce")
     page.get_by_role("button", name="Record").click()
     expect(page.get_by_role("timer")).to_be_visible()

@@ -1,4 +1,4 @@
-"""The real process: ``bentoml serve``, and a bento built of the bundle."""
+"""The real process: ``bentoml serve``, and a bento with the bundle."""
 
 import http.client
 import json
@@ -65,7 +65,9 @@ def test_a_clip_is_classified(server: Service) -> None:
             assert (answer.status_code, answer.json()["label"]) == (200, label)
 
 
-def test_probes_metrics_and_errors_are_ours_and_not_the_frameworks(server: Service) -> None:
+def test_probes_metrics_and_errors_come_from_our_application_not_from_bentoml(
+    server: Service,
+) -> None:
     with httpx.Client(base_url=server.url) as client:
         assert client.get("/livez").status_code == 200
         assert client.get("/readyz").status_code == 200
@@ -85,7 +87,7 @@ def test_probes_metrics_and_errors_are_ours_and_not_the_frameworks(server: Servi
         assert client.get("/").headers["content-type"].startswith("text/html")
 
 
-def test_predictions_are_logged_where_it_was_asked_for(server: Service) -> None:
+def test_predictions_are_logged_to_the_folder_in_the_settings(server: Service) -> None:
     httpx.post(f"{server.url}/classify", files={"file": ("a.wav", wav(sound("hiss", 1)))})
     (file,) = server.log.glob("*.jsonl")
     last = json.loads(file.read_text().splitlines()[-1])
@@ -93,7 +95,9 @@ def test_predictions_are_logged_where_it_was_asked_for(server: Service) -> None:
     assert set(last) >= {"confidence", "level", "contrast", "centroid", "duration", "version"}
 
 
-def test_a_large_upload_gets_its_answer_and_not_a_broken_connection(server: Service) -> None:
+def test_an_upload_that_is_too_large_gets_an_answer_instead_of_a_broken_connection(
+    server: Service,
+) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     headers = {"Content-Type": "multipart/form-data; boundary=B"}
     connection.request("POST", "/classify", bytes(40_000_000), headers)
@@ -102,7 +106,7 @@ def test_a_large_upload_gets_its_answer_and_not_a_broken_connection(server: Serv
     assert json.loads(answer.read())["error"] == "The request is larger than 20 MB."
 
 
-def test_the_service_needs_nothing_of_training(bundle: Path, tmp_path: Path) -> None:
+def test_the_service_runs_without_the_training_libraries(bundle: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PEEK % (TRAINING,)],
         env=environment(tmp_path, SOUND_BUNDLE=str(bundle)),
@@ -119,7 +123,7 @@ def test_the_service_needs_nothing_of_training(bundle: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("command", ["predict", "drift"])
-def test_tools_that_run_beside_the_service_need_nothing_of_training(
+def test_predict_and_drift_run_without_the_training_libraries(
     command: str, bundle: Path, tmp_path: Path
 ) -> None:
     refuse = PEEK.partition("from pipeline.serving.service")[0] % (TRAINING,)
@@ -141,7 +145,7 @@ def test_tools_that_run_beside_the_service_need_nothing_of_training(
     assert "INFO:" not in done.stderr  # LiteRT's note on how it computes
 
 
-def test_what_litert_notes_is_held_back_and_what_it_complains_of_is_not(
+def test_notes_of_litert_are_dropped_but_its_errors_are_not(
     bundle: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with without_notes():
@@ -165,7 +169,7 @@ def test_bentoml_takes_its_time_limit_from_the_settings(tmp_path: Path) -> None:
     assert int(printed) == Settings(max_decode_seconds=100).request_seconds == 135
 
 
-def test_the_process_that_supervises_loads_nothing_heavy(tmp_path: Path) -> None:
+def test_the_supervising_process_imports_nothing_heavy(tmp_path: Path) -> None:
     code = "import sys, pipeline.serving.service; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -181,7 +185,7 @@ def test_the_process_that_supervises_loads_nothing_heavy(tmp_path: Path) -> None
 
 
 def start(port: int, home: Path, **settings: str) -> "subprocess.CompletedProcess[str]":
-    """Start a service of which it is expected that it ends by itself."""
+    """Run a service that is expected to exit with an error."""
     return subprocess.run(
         harness.bentoml_serve(harness.OURS)(port),
         env=environment(home, **settings),
@@ -194,11 +198,11 @@ def start(port: int, home: Path, **settings: str) -> "subprocess.CompletedProces
 
 
 SEALED = b"sealed: "
-"""Begins what is written into a bundle as if it belonged there."""
+"""Content that begins with this gets a correct checksum in the card."""
 
 
 def spoilt(folder: Path, name: str, content: bytes | None) -> Path:
-    """Damage a file of a bundle, or take it away."""
+    """Damage a file of a bundle, or delete it."""
     if content is None:
         (folder / name).unlink()
     else:
@@ -224,11 +228,11 @@ def spoilt(folder: Path, name: str, content: bytes | None) -> Path:
         ({}, "card.json", b"{", "card.json is damaged"),
         ({}, "card.json", b"{}", "card.json is from an earlier release"),
         ({"SOUND_MAX_BYTE": "9"}, None, None, "did you mean SOUND_MAX_BYTES?"),
-        # whole files of another kind: the worker finds out, and shall not be started for ever
+        # the checksum is right, so only the worker notices; it must not be restarted for ever
         ({}, "model.tflite", SEALED + b"no model", "is not a bundle (The model is not a valid"),
     ],
 )
-def test_what_is_wrong_at_the_start_is_said_in_one_sentence(
+def test_an_error_at_the_start_is_reported_in_one_sentence(
     settings: dict[str, str],
     file: str | None,
     content: bytes | None,
@@ -245,7 +249,7 @@ def test_what_is_wrong_at_the_start_is_said_in_one_sentence(
     assert "Traceback" not in done.stderr
 
 
-def test_an_address_that_is_taken_is_said_in_one_sentence(
+def test_an_address_in_use_is_reported_in_one_sentence(
     server: Service, bundle: Path, tmp_path: Path
 ) -> None:
     done = start(server.port, tmp_path, SOUND_BUNDLE=str(bundle))
@@ -257,9 +261,7 @@ def test_an_address_that_is_taken_is_said_in_one_sentence(
     assert httpx.get(f"{server.url}/readyz").status_code == 200
 
 
-def test_a_model_whose_answers_are_not_numbers_is_refused(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_gives_nan_is_rejected(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = np.full((1, len(LABELS)), np.nan, np.float32)
     monkeypatch.setattr(Classifier, "infer", lambda *_: answer)
     with pytest.raises(UserError, match="probabilities for silence are not finite numbers"):
@@ -290,9 +292,7 @@ asyncio.run(ask())
 """
 
 
-def test_no_timer_of_bentoml_keeps_a_request_that_was_answered(
-    bundle: Path, tmp_path: Path
-) -> None:
+def test_bentoml_keeps_no_timer_for_an_answered_request(bundle: Path, tmp_path: Path) -> None:
     printed = subprocess.run(
         [sys.executable, "-c", TIMERS],
         env=environment(tmp_path, SOUND_BUNDLE=str(bundle)),
@@ -315,7 +315,7 @@ print("Python still speaks", file=sys.stderr)
 """
 
 
-def test_what_decoders_remark_on_damage_does_not_fill_the_log(
+def test_remarks_of_decoders_about_damaged_files_do_not_fill_the_log(
     server: Service, tmp_path: Path
 ) -> None:
     soundfile.write(tmp_path / "a.mp3", sound("hiss", 1), 22050)
@@ -352,7 +352,7 @@ exec "$@"
     sys.platform != "linux" or subprocess.call(["unshare", "-m", "true"], stderr=-3) != 0,
     reason="it takes the right to mount",
 )
-def test_it_runs_on_a_read_only_root_and_a_disk_that_gets_full_harms_no_prediction(
+def test_the_service_runs_on_a_read_only_root_and_keeps_predicting_on_a_full_disk(
     bundle: Path, tmp_path: Path
 ) -> None:
     writable, log, elsewhere = tmp_path / "writable", tmp_path / "log", tmp_path / "elsewhere"
@@ -392,7 +392,7 @@ def test_it_runs_on_a_read_only_root_and_a_disk_that_gets_full_harms_no_predicti
     assert "sound_log_failures_total 3.0" in metrics
 
 
-def test_a_bento_is_built_of_it_and_serves(bundle: Path, tmp_path: Path) -> None:
+def test_a_bento_of_the_service_serves_the_bundle(bundle: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(ROOT / "pipeline", source / "pipeline")
     shutil.copytree(bundle, source / "bundle")

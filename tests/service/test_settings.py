@@ -1,4 +1,4 @@
-"""Settings: read strictly, and documented as they are."""
+"""Settings are read strictly, and the documentation lists all of them."""
 
 import ast
 from dataclasses import fields
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def documented() -> list[str]:
-    """The table's rows, from the fields and the texts below them."""
+    """Return the rows of the table, made from the fields and their docstrings."""
     (body,) = (
         node.body
         for node in ast.parse(Path(settings.__file__).read_text(encoding="utf-8")).body
@@ -38,7 +38,7 @@ def documented() -> list[str]:
     ]
 
 
-def test_the_table_of_settings_says_what_they_are() -> None:
+def test_the_table_in_the_docs_lists_every_setting() -> None:
     text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
     assert [line for line in text.splitlines() if line.startswith("| `SOUND_")] == documented()
 
@@ -52,7 +52,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
     assert Settings().bundle == ROOT / "bundle"
 
 
-def test_a_variable_that_is_nearly_a_setting_is_refused_with_the_one_that_is_meant() -> None:
+def test_a_misspelt_setting_is_rejected_with_a_suggestion() -> None:
     with pytest.raises(UserError, match=r"^SOUND_MAX_BYTE is not a setting.*SOUND_MAX_BYTES\?$"):
         Settings.read({"SOUND_MAX_BYTE": "1000"})
     with pytest.raises(
@@ -62,12 +62,12 @@ def test_a_variable_that_is_nearly_a_setting_is_refused_with_the_one_that_is_mea
 
 
 @pytest.mark.parametrize("wrong", ["many", "0", "-1", "1.5", "nan", "inf", "1e400", "٣x"])
-def test_a_setting_that_is_no_positive_number_is_refused_with_its_name(wrong: str) -> None:
+def test_a_setting_that_is_not_a_positive_number_is_rejected_with_its_name(wrong: str) -> None:
     with pytest.raises(UserError, match=r"^SOUND_MAX_FILES is .*whole number above 0\.$"):
         Settings.read({"SOUND_MAX_FILES": wrong})
 
 
-def test_threads_are_two_a_core_and_never_more_than_are_let_in(
+def test_there_are_two_threads_per_cpu_and_at_most_one_per_admitted_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cpus, "available", lambda: 2)
