@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Parameters, metrics and plots of this commit against those of BASE: build/compare.md, build/plots/.
-# The pipeline is run at BASE as well, in a worktree with the same cache, for only outputs can be compared.
+# Compare parameters, metrics and plots of this commit with those of BASE: build/compare.md, build/plots/.
+# This also runs the pipeline at BASE, in a worktree with the same cache, because only outputs can be
+# compared.
 set -euo pipefail
 base=${1:?"a commit to compare with, e.g. origin/main"}
 tree=$PWD/build/base
@@ -20,7 +21,7 @@ commit() { git -c user.name=compare -c user.email=compare@localhost commit --qui
 )
 before=$(git -C "$tree" rev-parse HEAD)
 {
-    echo "### Pipeline against \`$(git rev-parse --short "$base")\`"
+    echo "### Pipeline compared with \`$(git rev-parse --short "$base")\`"
     echo
     echo "Metrics"
     echo
@@ -30,7 +31,7 @@ before=$(git -C "$tree" rev-parse HEAD)
     echo
     dvc params diff --md "$before"
     echo
-    echo "Plots of both, and the notebooks: \`pages\` among the artifacts of this run."
+    echo "The artifact \`pages\` of this run contains the plots of both, and the notebooks."
 } > build/compare.md
 dvc plots diff --out build/plots "$before" > /dev/null
 cat build/compare.md
