@@ -112,7 +112,7 @@ def test_the_table_has_the_epochs_of_a_trial_whatever_is_searched_for(
 def test_a_trial_that_cannot_be_trained_counts_and_is_not_begun_again(
     address_of_studies: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "is_dead", lambda _: True)
+    monkeypatch.setattr(studies, "is_dead", lambda _: True)
     study = studies.open_study("failed", SETTINGS.tune)
     run_trial(study)
     with pytest.raises(UserError, match=r"All 1 trials of the search failed\. .*: the network is"):
@@ -245,7 +245,7 @@ def test_a_warm_start_tries_the_best_of_the_last_search_on_the_same_split(
 def test_what_had_ended_before_a_search_was_killed_counts(
     address_of_studies: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "is_dead", lambda process: process == "dead")
+    monkeypatch.setattr(studies, "is_dead", lambda process: process == "dead")
     study = studies.open_study("killed", SETTINGS.tune)
     for outcome in ([0.3], None, [], ...):
         trial = study.ask()
