@@ -367,7 +367,7 @@ def test_a_version_that_answers_wrongly_is_replaced_by_the_one_before(
     assert job.failed
     assert job.steps["deploy"].outcome == "success"
     assert job.steps["smoke"].outcome == "failure"
-    assert " answers " in job.steps["smoke"].log
+    assert " predicts " in job.steps["smoke"].log
     assert stage.beanstalk.environments[STAGING].updates == updates + 2
     assert stage.beanstalk.environments[STAGING].label == good
     assert serving(stage) == "7"
