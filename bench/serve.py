@@ -1,10 +1,10 @@
-"""The service against the ancestor's way and against BentoML with Keras, in one run.
+"""Compare the service with Flask and Keras, and with BentoML and Keras.
 
-``python -m bench.serve [--rounds N] [--seconds S] [--starts N]``. Needs ``bundle/`` (made by
-``python -m pipeline package``) and ``models/``. All three servers run on this machine, as does
-the load; they take turns, so that whatever else the machine does slows all of them. Every answer
-counts from the first byte sent to the last one read; each client sends its next request when it
-has its answer, over a connection that it keeps where the server allows it.
+``python -m bench.serve [--rounds N] [--seconds S] [--starts N]``. It needs ``models/`` and a
+``bundle/`` with example clips. The three servers and the clients run on this machine. The servers
+take turns under load, so that other work on the machine slows all of them. The time of an answer
+is from the first byte sent to the last byte read. Each client sends its next request when it has
+its answer, and keeps its connection if the server allows it.
 """
 
 import argparse
@@ -30,7 +30,7 @@ BUNDLE = Path("bundle")
 
 @dataclass(frozen=True)
 class Side:
-    """A way to serve: its name, how it starts, and which path tells that it has."""
+    """One way to serve: its name, how to start it, and the path that tells whether it is ready."""
 
     name: str
     command: harness.Command
@@ -50,7 +50,7 @@ SIDES = (
 
 @dataclass
 class Measured:
-    """What one side did, round by round; `load` by the number of clients."""
+    """Measurements of one side in each round; `speed` and `answers` by the number of clients."""
 
     ready: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
@@ -61,15 +61,24 @@ class Measured:
 
 
 def main() -> None:
-    """Print tables of latency and throughput, of memory and start, and of the targets."""
-    parser = argparse.ArgumentParser(description="The service against two usual ways to serve.")
-    parser.add_argument("--rounds", type=int, default=3, help="of each load")
-    parser.add_argument("--seconds", type=float, default=6, help="of one load")
-    parser.add_argument("--starts", type=int, default=3, help="of each server")
+    """Print tables of latency and throughput, and of start-up time and memory."""
+    parser = argparse.ArgumentParser(
+        description="Compare the service with two common ways to serve a Keras model."
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=6,
+        help="seconds of load per round, server and number of clients",
+    )
+    parser.add_argument("--starts", type=int, default=3, help="how often each server is started")
     options = parser.parse_args()
     clips = [file.read_bytes() for file in sorted((BUNDLE / "examples").glob("*.wav"))]
     if not clips:
-        parser.error("bundle/examples holds no clips: run `python -m pipeline package` first")
+        parser.error(
+            "bundle/examples has no clips: run `python -m pipeline package --examples` first"
+        )
     bodies = [harness.upload(clip) for clip in clips]
 
     results = {side.name: Measured() for side in SIDES}
@@ -102,7 +111,7 @@ def _first_answer(server: Server, bodies: Sequence[bytes], result: Measured) -> 
 
 
 def _check_agreement(servers: dict[str, Server], bodies: Sequence[bytes]) -> None:
-    """All sides have to say the same, or their times mean nothing."""
+    """Check that all servers give the same probabilities; if not, comparing them is pointless."""
     for body in bodies:
         said = []
         for server in servers.values():
@@ -112,7 +121,10 @@ def _check_agreement(servers: dict[str, Server], bodies: Sequence[bytes]) -> Non
             said.append(sorted(values))
         gap = max(abs(a - b) for one in said for a, b in zip(one, said[0], strict=True))
         if gap > 0.01:
-            sys.exit(f"the servers disagree by {gap:.3f} on a clip: are bundle/ and models/ one?")
+            sys.exit(
+                f"the servers' probabilities for a clip differ by {gap:.3f}:"
+                " do bundle/ and models/ hold the same model?"
+            )
 
 
 def _load(
@@ -163,7 +175,7 @@ def _print(results: dict[str, Measured]) -> None:
 
 
 def _parts(clips: list[bytes], ours: Measured, nothing: list[Answer]) -> str:
-    """Where the milliseconds of a single client's request go; medians."""
+    """Return a table that says where a single client's request spends its time, as medians."""
     from pipeline.serving.classifier import Classifier
     from pipeline.sound import decoding
     from pipeline.sound.features import windows
@@ -182,14 +194,12 @@ def _parts(clips: list[bytes], ours: Measured, nothing: list[Answer]) -> str:
         times["features"].append(extracted - decoded)
         times["network"].append(time.perf_counter() - extracted)
     parts = {name: statistics.median(values) * 1000 for name, values in times.items()}
-    parts["HTTP and BentoML: a request that does nothing (GET /livez)"] = percentiles(nothing, 50)[
-        0
-    ]
+    parts["HTTP and BentoML (measured with GET /livez)"] = percentiles(nothing, 50)[0]
     whole = percentiles([answer for answer in ours.answers[1] if answer.status == 200], 50)[0]
     size = statistics.median(len(clip) for clip in clips)
-    rest = f"the rest: {size / 1000:.0f} kB of upload, form, answer, change of threads"
-    rows = [*parts.items(), (rest, whole - sum(parts.values())), ("a request of one client", whole)]
-    return table(("where they go", "ms"), [(name, f"{value:.2f}") for name, value in rows])
+    rest = f"the rest: upload of {size / 1000:.0f} kB, form, answer, thread switches"
+    rows = [*parts.items(), (rest, whole - sum(parts.values())), ("complete request", whole)]
+    return table(("part of a request", "ms"), [(name, f"{value:.2f}") for name, value in rows])
 
 
 if __name__ == "__main__":

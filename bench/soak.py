@@ -1,8 +1,9 @@
-"""Twice the load that the service can take, for minutes: what it does then, and what afterwards.
+"""Overload the service with twice its capacity for minutes, and check that it recovers.
 
-``python -m bench.soak [--minutes 3]``. Needs ``bundle/``. First as many clients as are let in ask
-as fast as they can, which gives the capacity; then requests come at twice that rate, whether they
-are answered or not; then a single client asks again.
+``python -m bench.soak [--minutes 3]``. It needs a ``bundle/`` with example clips. First, as many
+clients as the service admits send requests as fast as they can; that gives the capacity. Then
+requests arrive at twice that rate, whether they are answered or not. At the end, a single client
+sends a few more requests.
 """
 
 import argparse
@@ -20,21 +21,21 @@ from bench import harness
 from bench.harness import Answer, Server, closed_loop, open_loop, percentiles, served, table
 
 SLICE = 5.0
-"""Seconds between two looks at the memory."""
+"""Seconds between two measurements of memory."""
 
 
 @dataclass(frozen=True)
 class Soaked:
-    """What was seen.
+    """The measurements.
 
     Attributes
     ----------
     capacity : float
-        Answers a second with as many clients as are let in.
+        Answers per second with as many clients as the service admits.
     slices : list of (list of Answer, int)
-        Under twice that rate: answers, and bytes of memory at the end of the slice.
+        Under overload: the answers, and the memory at the end of the slice in bytes.
     after : list of Answer
-        Of a single client, right after it.
+        Answers to a single client right after the overload.
     """
 
     capacity: float
@@ -43,7 +44,7 @@ class Soaked:
 
     @property
     def answers(self) -> list[Answer]:
-        """All answers under load."""
+        """All answers under overload."""
         return [answer for answers, _ in self.slices for answer in answers]
 
 
@@ -62,17 +63,17 @@ def soak(
     ----------
     server : Server
     bodies : sequence of bytes
-        Uploads, in turn.
+        Uploads, sent in turn.
     seconds : float
-        Of overload.
+        Duration of the overload.
     clients : int
-        That are let in at a time.
+        Number of requests that the service admits at a time.
     warm : float
-        Seconds of finding out the capacity.
+        Seconds for measuring the capacity.
     times : float
-        What is offered, in capacities.
+        Rate of requests under overload, as a multiple of the capacity.
     every : float
-        Seconds of a slice.
+        Seconds per slice.
 
     Returns
     -------
@@ -93,13 +94,13 @@ def soak(
 
 
 def main() -> None:
-    """Print what was seen as a table."""
-    parser = argparse.ArgumentParser(description="The service at twice its capacity.")
+    """Print the measurements as a table."""
+    parser = argparse.ArgumentParser(description="Overload the service with twice its capacity.")
     parser.add_argument("--minutes", type=float, default=3)
     options = parser.parse_args()
     clips = sorted(Path("bundle/examples").glob("*.wav"))
     if not clips:
-        sys.exit("bundle/examples holds no clips: run `python -m pipeline package` first")
+        sys.exit("bundle/examples has no clips: run `python -m pipeline package --examples` first")
     bodies = [harness.upload(clip.read_bytes()) for clip in clips]
     with served(harness.bentoml_serve(harness.OURS)) as server:
         before = server.memory()
@@ -110,19 +111,25 @@ def main() -> None:
     seconds = len(found.slices) * SLICE
     memory = [size / 1e6 for _, size in found.slices]
     rows = [
-        ("capacity, answers/s", f"{found.capacity:.0f}"),
-        ("offered, requests/s", f"{len(found.answers) / seconds:.0f}"),
-        ("answered, answers/s", f"{len(good) / seconds:.0f}"),
-        ("shed with 503, of the offered", f"{len(shed) / len(found.answers):.0%}"),
+        ("capacity, answers per second", f"{found.capacity:.0f}"),
+        ("load, requests per second", f"{len(found.answers) / seconds:.0f}"),
+        ("answered, answers per second", f"{len(good) / seconds:.0f}"),
+        ("rejected with 503", f"{len(shed) / len(found.answers):.0%}"),
         ("503 without Retry-After", sum(answer.retry_after is None for answer in shed)),
         ("other statuses (0: no answer)", dict(others) or "none"),
-        ("p50 / p99 of an answer, ms", " / ".join(f"{t:.0f}" for t in percentiles(good, 50, 99))),
-        ("p50 / p99 of a 503, ms", " / ".join(f"{t:.0f}" for t in percentiles(shed, 50, 99))),
+        (
+            "p50 / p99 time of an answer, ms",
+            " / ".join(f"{t:.0f}" for t in percentiles(good, 50, 99)),
+        ),
+        ("p50 / p99 time of a 503, ms", " / ".join(f"{t:.0f}" for t in percentiles(shed, 50, 99))),
         ("memory before, MB", f"{before / 1e6:.0f}"),
         ("memory under load, first to last, MB", f"{memory[0]:.0f} to {memory[-1]:.0f}"),
-        ("highest, MB", f"{max(memory):.0f}"),
+        ("highest memory, MB", f"{max(memory):.0f}"),
         ("first answer after the load, ms", f"{found.after[0].seconds * 1000:.1f}"),
-        ("median after it, ms", f"{statistics.median(a.seconds for a in found.after) * 1000:.1f}"),
+        (
+            "median of the first ten answers after the load, ms",
+            f"{statistics.median(a.seconds for a in found.after) * 1000:.1f}",
+        ),
     ]
     print(table((f"twice the capacity for {seconds / 60:.1f} minutes", ""), rows))
 
