@@ -1,4 +1,4 @@
-"""What a trained network has to do, whatever its accuracy on a dataset."""
+"""What any trained network has to do, whatever its accuracy on a dataset."""
 
 from pathlib import Path
 
@@ -19,14 +19,14 @@ RATE = 22050
 LABELS = ["hiss", "hum", "whistle"]
 SETTINGS = params.load(Path(__file__).parents[1] / "params.yaml")
 SPEC = features.make_spec(SETTINGS.features.model_copy(update={"seconds": 1.0}), 1.0)
-# Not augmented: one of the sounds is noise, which would then be in all of them.
+# without augmentation, because one of the sounds is noise, which it would add to the others
 TRAIN = params.with_values(SETTINGS.train, {"epochs": 20, "batch_size": 8, "augment": None})
 
 Wave = NDArray[np.float32]
 
 
 def sound(label: str, rng: np.random.Generator) -> Wave:
-    """A second of a sound that nobody would mistake for one of the other two."""
+    """Return one second of a sound that is very different from the other two."""
     time = np.arange(RATE) / RATE
     noise = rng.normal(size=RATE)
     if label == "hiss":
@@ -64,7 +64,7 @@ def probabilities(trained: tuple[fit.Fitted, FeatureSpec], wave: Wave) -> Wave:
     return np.asarray(out[0])
 
 
-def test_sounds_that_nobody_mistakes_are_told_apart(
+def test_very_different_sounds_are_classified_correctly(
     trained: tuple[fit.Fitted, FeatureSpec],
 ) -> None:
     rng = np.random.default_rng(99)
@@ -101,7 +101,7 @@ def test_more_hiss_in_a_hum_is_more_hiss(trained: tuple[fit.Fitted, FeatureSpec]
 
 
 def misleading() -> fit.Data:
-    """Data whose validation labels are wrong: the more is learned, the worse it gets there."""
+    """Return data with wrong validation labels, so that validation gets worse during training."""
     array, index, split = dataset()
     others = dict(zip(LABELS, LABELS[1:] + LABELS[:1], strict=True))
     index.loc[split.validation, "label"] = index.loc[split.validation, "label"].map(others)
@@ -119,7 +119,7 @@ def test_the_best_epoch_is_kept_and_not_the_last() -> None:
     assert kept == pytest.approx(losses.min(), rel=1e-2)
 
 
-def test_where_nothing_validates_the_last_epoch_counts_and_all_other_folds_train() -> None:
+def test_without_a_validation_fold_the_last_epoch_counts_and_all_other_folds_train() -> None:
     array, index, _ = dataset()
     split = by_fold(index, test_fold=1, validate=False)
     assert split.train_folds == (2, 3)
@@ -130,7 +130,7 @@ def test_where_nothing_validates_the_last_epoch_counts_and_all_other_folds_train
     assert len(data.train[0]) == 2 * len(array) // 3
 
 
-def test_nothing_of_the_test_fold_reaches_training() -> None:
+def test_training_does_not_depend_on_the_test_fold() -> None:
     array, index, split = dataset()
     before = fit.prepare(array, index, SPEC, split, LABELS)
     spoilt, relabelled = array.copy(), index.copy()
@@ -161,14 +161,14 @@ def test_patience_ends_a_training_that_gets_no_better() -> None:
 
 
 def pulsing(rate: float, rng: np.random.Generator) -> Wave:
-    """Three seconds of noise that gets louder and quieter about so often a second."""
+    """Return three seconds of noise that gets louder and quieter `rate` times per second."""
     time = np.arange(3 * RATE) / RATE
     cycles = rate * rng.uniform(0.97, 1.03) * time + rng.uniform()
     level = 1 + 0.9 * np.sin(2 * np.pi * cycles)
     return np.asarray(0.1 * level * rng.normal(size=len(time)), np.float32)
 
 
-def test_pulses_too_fast_for_the_convolutions_are_told_apart_by_the_second_stream() -> None:
+def test_the_second_stream_classifies_pulses_that_are_too_fast_for_the_convolutions() -> None:
     frames = SETTINGS.features.logmel.model_copy(update={"hop_length": 256})
     spec = features.make_spec(SETTINGS.features.model_copy(update={"logmel": frames}), 3.0)
     rng = np.random.default_rng(0)
@@ -193,7 +193,7 @@ def test_pulses_too_fast_for_the_convolutions_are_told_apart_by_the_second_strea
     assert accuracy["cnn"] < accuracy["two_stream"]
 
 
-def test_an_ensemble_is_one_network_with_the_geometric_mean_of_its_members_answers() -> None:
+def test_an_ensemble_is_one_network_with_the_geometric_mean_of_its_members_predictions() -> None:
     array, index, split = dataset()
     data = fit.prepare(array, index, SPEC, split, LABELS)
     short = params.with_values(TRAIN, {"epochs": 3, "seed": 4})

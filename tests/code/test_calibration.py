@@ -1,4 +1,4 @@
-"""Calibration: temperature, calibration error, and when not to answer."""
+"""Calibration: temperature, calibration error, and abstention."""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def honest(clips: int, spread: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
-    """Logits, and classes drawn with just the probabilities that they say."""
+    """Return logits, and classes drawn with exactly their probabilities."""
     rng = np.random.default_rng(1)
     logits = rng.normal(scale=spread, size=(clips, 5))
     chances = softmax(logits).cumsum(axis=1)
@@ -21,7 +21,7 @@ def honest(clips: int, spread: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("true", [0.5, 1.0, 3.0])
-def test_the_temperature_of_a_network_that_is_too_sure_or_not_sure_enough_is_found(
+def test_the_temperature_of_an_overconfident_or_underconfident_network_is_found(
     true: float,
 ) -> None:
     logits, codes = honest(4000)
@@ -29,7 +29,7 @@ def test_the_temperature_of_a_network_that_is_too_sure_or_not_sure_enough_is_fou
     assert found == pytest.approx(true, rel=0.1)
 
 
-def test_a_temperature_changes_no_answer_and_is_undone_by_its_inverse() -> None:
+def test_a_temperature_changes_no_predicted_label_and_is_undone_by_its_inverse() -> None:
     probabilities = softmax(honest(50)[0])
     softened = calibration.soften(probabilities, 2.5)
     assert (softened.argmax(axis=1) == probabilities.argmax(axis=1)).all()
@@ -37,7 +37,7 @@ def test_a_temperature_changes_no_answer_and_is_undone_by_its_inverse() -> None:
     np.testing.assert_allclose(calibration.soften(softened, 1 / 2.5), probabilities, atol=1e-9)
 
 
-def test_a_fold_without_a_mistake_does_not_make_the_network_certain() -> None:
+def test_a_fold_without_mistakes_does_not_make_the_network_overconfident() -> None:
     logits, _ = honest(40)
     codes = logits.argmax(axis=1)
     temperature = calibration.fit_temperature(softmax(logits), codes)
@@ -46,7 +46,7 @@ def test_a_fold_without_a_mistake_does_not_make_the_network_certain() -> None:
 
 
 @pytest.mark.parametrize("network", ["two_stream", "cnn", "fcn"])
-def test_built_in_the_temperature_is_part_of_the_network(network: str) -> None:
+def test_the_temperature_is_built_into_the_network(network: str) -> None:
     from pipeline.sound import networks
 
     build = {"two_stream": networks.two_stream, "cnn": networks.cnn, "fcn": networks.fcn}[network]
@@ -73,7 +73,7 @@ def test_the_threshold_leaves_the_coverage_that_was_asked_for(coverage: float) -
 
 def test_the_trade_off_is_true_at_every_threshold() -> None:
     rng = np.random.default_rng(0)
-    confidence = rng.integers(1, 12, 40) / 12  # with many that are equally sure
+    confidence = rng.integers(1, 12, 40) / 12  # many have the same confidence
     right = rng.random(40) < confidence
     table = calibration.trade_off(confidence, right)
     assert table["threshold"].tolist() == sorted(set(confidence))

@@ -25,7 +25,7 @@ def test_the_first_stream_alone_has_100698_parameters_whatever_the_window() -> N
     assert networks.cnn((64, 50), 10, dropout=0.3).count_params() == 100_698
 
 
-def test_what_is_trained_of_our_network_does_not_depend_on_the_window() -> None:
+def test_the_number_of_trained_parameters_does_not_depend_on_the_window() -> None:
     for shape in ((64, 216), (64, 50)):
         trained = networks.two_stream(shape, 10, dropout=0.3).trainable_variables
         assert sum(int(np.prod(variable.shape)) for variable in trained) == 204_140

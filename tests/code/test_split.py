@@ -1,4 +1,4 @@
-"""Splits: official folds, nothing of the test in what trains or chooses."""
+"""Splits use the official folds, and nothing of the test fold trains or chooses."""
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from pipeline.sound.features import statistics
 
 
 def index_of(folds: list[int]) -> pd.DataFrame:
-    """Two recordings of two windows of each of two labels in a fold."""
+    """Return an index with two recordings of two windows per label and fold."""
     rows = [
         (f"{fold}-{label}-{n}.wav", window, label, fold, f"{fold}-{label}-{n}")
         for fold in folds
@@ -35,7 +35,7 @@ def test_the_fold_after_the_test_fold_validates(test: int, validation: int) -> N
 
 
 @pytest.mark.parametrize(("folds", "most"), [(10, 5), (7, 4), (4, 5)])
-def test_folds_that_are_put_together_keep_every_recording_whole(folds: int, most: int) -> None:
+def test_merged_folds_keep_every_recording_in_one_fold(folds: int, most: int) -> None:
     index = index_of(list(range(1, folds + 1)))
     fewer = merged(index, most)
     assert sorted(fewer.fold.unique()) == list(range(1, min(folds, most) + 1))

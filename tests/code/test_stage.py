@@ -21,7 +21,7 @@ def test_a_users_mistake_is_one_sentence_and_a_status_without_traceback(
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_what_the_file_system_refuses_is_one_sentence(tmp_path: Path) -> None:
+def test_an_error_of_the_file_system_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
 
     def in_the_way() -> str:
@@ -42,7 +42,7 @@ def test_what_the_file_system_refuses_is_one_sentence(tmp_path: Path) -> None:
         stage.run("download", lambda: (_ for _ in ()).throw(BrokenPipeError(errno.EPIPE, "x")))
 
 
-def test_a_defect_of_ours_keeps_its_traceback() -> None:
+def test_a_bug_keeps_its_traceback() -> None:
     def main() -> str:
         raise ZeroDivisionError
 

@@ -29,7 +29,7 @@ def settings(**train: float) -> tuple[params.TrainParams, params.TuneParams]:
     )
 
 
-def test_the_first_trial_is_what_train_says() -> None:
+def test_the_first_trial_has_the_parameters_of_train() -> None:
     study = optuna.create_study()
     studies.enqueue_defaults(study, *settings(dropout=0.2, batch_size=32))
     trial = study.ask()
@@ -39,7 +39,7 @@ def test_the_first_trial_is_what_train_says() -> None:
     }
 
 
-def test_a_default_outside_the_space_is_no_trial_and_no_error() -> None:
+def test_defaults_outside_the_space_are_not_tried() -> None:
     study = optuna.create_study()
     studies.enqueue_defaults(study, *settings(dropout=0.0))
     assert not study.get_trials()
@@ -53,7 +53,7 @@ def test_a_default_outside_the_space_is_no_trial_and_no_error() -> None:
         ("schedule", Choices(choices=("constant", "cosine")), str),
     ],
 )
-def test_a_suggestion_is_of_the_keys_own_type(
+def test_a_suggestion_has_the_type_of_its_key(
     name: str, where: Range | Choices, kind: type
 ) -> None:
     value = suggest(optuna.create_study().ask(), name, where)
@@ -62,7 +62,7 @@ def test_a_suggestion_is_of_the_keys_own_type(
 
 
 def ended(study: optuna.Study, *values: float | None) -> None:
-    """Let trials run that come to `values`; None: pruned."""
+    """Finish trials with these values; None means pruned."""
     for value in values:
         trial = study.ask()
         trial.report(1.0 if value is None else value, 1)
@@ -70,7 +70,7 @@ def ended(study: optuna.Study, *values: float | None) -> None:
 
 
 def run_trial(study: optuna.Study, *losses: float, **changes: Any) -> None:
-    """Run another trial, whose training comes to these log losses; without any, it fails."""
+    """Run another trial whose epochs have these log losses; without any, it fails."""
 
     def train(on_epoch: OnEpoch) -> Any:
         if not losses:
@@ -91,14 +91,14 @@ def test_a_trial_is_pruned_to_save_epochs_but_not_when_it_has_run_them_all(
     address_of_studies: str, epochs: int, ran: int, state: str
 ) -> None:
     study = studies.open_study("pruned", SETTINGS.tune)
-    for loss in (0.5, 0.5, 0.5, 0.9):  # with fewer than three before it the pruner has no median
+    for loss in (0.5, 0.5, 0.5, 0.9):  # the pruner needs three trials for a median
         run_trial(study, *[loss] * epochs)
     assert study.trials[3].state.name == state
     assert table(finished(study))["epochs"].tolist() == [epochs, epochs, epochs, ran]
 
 
 @pytest.mark.parametrize("within", [None, 0.05])
-def test_the_table_has_the_epochs_of_a_trial_whatever_is_searched_for(
+def test_the_table_has_the_epochs_of_a_trial_with_one_objective_and_with_two(
     address_of_studies: str, within: float | None
 ) -> None:
     changes = {"parameters_within": within}
@@ -109,7 +109,7 @@ def test_the_table_has_the_epochs_of_a_trial_whatever_is_searched_for(
     assert found[BEST].tolist() == [0.3]
 
 
-def test_a_trial_that_cannot_be_trained_counts_and_is_not_begun_again(
+def test_a_failed_trial_counts_and_is_not_run_again(
     address_of_studies: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(studies, "is_dead", lambda _: True)
@@ -130,7 +130,7 @@ def test_a_trial_that_cannot_be_trained_counts_and_is_not_begun_again(
     assert ">failed<" in drawing.svg(search_plots.pictures(found)["search"]).replace(" ", "")
 
 
-def test_a_complete_trials_value_is_its_outcome_and_a_pruned_ones_its_least() -> None:
+def test_the_table_has_the_result_of_a_complete_trial_and_the_lowest_loss_of_a_pruned_one() -> None:
     study = optuna.create_study()
     for outcome in ([0.45], None):
         trial = study.ask()
@@ -140,7 +140,7 @@ def test_a_complete_trials_value_is_its_outcome_and_a_pruned_ones_its_least() ->
     assert table(finished(study))[BEST].tolist() == [0.45, 0.3]
 
 
-def test_a_study_is_gone_on_with_unless_what_a_trial_is_or_the_first_one_changes(
+def test_a_study_is_resumed_only_while_its_trials_would_be_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(provenance, "sha256", lambda *_: "same")
@@ -157,7 +157,7 @@ def test_a_study_is_gone_on_with_unless_what_a_trial_is_or_the_first_one_changes
     assert name(epochs=3, ensemble=2) == name(epochs=4)
 
 
-def test_of_a_study_with_more_trials_only_the_first_that_were_begun_count() -> None:
+def test_only_the_first_trials_count_of_a_study_that_has_more_than_asked_for() -> None:
     study = optuna.create_study()
     early, late = study.ask(), study.ask()
     finish(study, late.number, [0.1])
@@ -178,7 +178,9 @@ def test_a_pruned_trial_is_never_the_best() -> None:
     assert choose(finished(study), SETTINGS.tune).number == 1
 
 
-def test_the_smallest_network_that_is_nearly_as_good_is_taken_and_the_front_shown() -> None:
+def test_the_smallest_of_the_nearly_best_networks_is_chosen_and_the_pareto_front_is_marked() -> (
+    None
+):
     study = optuna.create_study(directions=["minimize", "minimize"])
     for values in ([0.50, 900.0], [0.52, 400.0], [0.60, 100.0], [0.53, 500.0]):
         study.tell(study.ask(), values)
@@ -192,7 +194,7 @@ def test_the_smallest_network_that_is_nearly_as_good_is_taken_and_the_front_show
 
 
 @pytest.mark.parametrize("sizes", [(900, 900), (900, 400)])
-def test_size_against_loss_is_drawn_where_networks_of_several_sizes_were_tried(
+def test_the_pareto_front_is_drawn_if_networks_of_several_sizes_were_tried(
     sizes: tuple[int, int],
 ) -> None:
     study = optuna.create_study()
@@ -242,7 +244,7 @@ def test_a_warm_start_tries_the_best_of_the_last_search_on_the_same_split(
     assert trial.system_attrs["fixed_params"] == {"dropout": 0.25}
 
 
-def test_what_had_ended_before_a_search_was_killed_counts(
+def test_trials_that_finished_before_a_search_was_killed_count(
     address_of_studies: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(studies, "is_dead", lambda process: process == "dead")
@@ -261,7 +263,7 @@ def test_what_had_ended_before_a_search_was_killed_counts(
     assert [trial.number for trial in finished(study)] == [0, 1, 2]
 
 
-def test_the_run_of_a_trial_that_ended_when_the_store_was_gone_is_finished(
+def test_the_run_of_a_finished_trial_is_closed_if_the_store_had_failed(
     address_of_studies: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
@@ -278,7 +280,7 @@ def test_the_run_of_a_trial_that_ended_when_the_store_was_gone_is_finished(
     assert [client.get_run(run.info.run_id).info.status for run in nested] == ["FINISHED", "KILLED"]
 
 
-def test_what_the_search_found_is_read_back_as_it_was(
+def test_the_best_trial_is_read_as_it_was_written(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path_factory.mktemp("run"))

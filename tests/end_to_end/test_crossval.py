@@ -97,7 +97,7 @@ def test_a_cross_validation_killed_in_the_middle_trains_only_what_is_missing(
     assert f"{3 - len(done)} of 3 units trained now" in output
 
 
-def test_of_one_seed_no_spread_over_seeds_is_claimed(scored: Repository, tmp_path: Path) -> None:
+def test_with_one_seed_no_spread_over_seeds_is_reported(scored: Repository, tmp_path: Path) -> None:
     figures = json.loads((scored.folder / "reports/crossval.json").read_text())
     (parent,) = runs(scored, "crossval")
     assert "std_over_folds" in figures
@@ -107,14 +107,14 @@ def test_of_one_seed_no_spread_over_seeds_is_claimed(scored: Repository, tmp_pat
     assert f"± {figures['std_over_folds']:.1%} over folds; 0 of 3 units trained now" in again
 
 
-def test_the_interval_states_its_level(scored: Repository) -> None:
+def test_the_interval_is_reported_with_its_confidence_level(scored: Repository) -> None:
     figures = json.loads((scored.folder / "reports/crossval.json").read_text())
     (parent,) = runs(scored, "crossval")
     assert figures["accuracy_confidence"] == 0.95
     assert parent.data.metrics["accuracy_confidence"] == 0.95
 
 
-def test_a_unit_cut_short_is_trained_again(scored: Repository, tmp_path: Path) -> None:
+def test_a_damaged_unit_is_trained_again(scored: Repository, tmp_path: Path) -> None:
     damaged = scored.copy(tmp_path / "damaged")
     (file,) = damaged.folder.glob("crossval/units/*/fold3-seed1.json")
     whole = json.loads(file.read_text())
@@ -126,14 +126,14 @@ def test_a_unit_cut_short_is_trained_again(scored: Repository, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff\x00", b'{"predictions": null}'])
-def test_what_is_no_result_counts_as_missing(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_result_counts_as_missing(tmp_path: Path, content: bytes) -> None:
     unit = folds.Unit(fold=3, seed=1)
     assert folds.read_unit(tmp_path, unit) is None
     folds.unit_file(tmp_path, unit).write_bytes(content)
     assert folds.read_unit(tmp_path, unit) is None
 
 
-def test_the_run_says_of_itself_what_was_trained_on_what_and_how(scored: Repository) -> None:
+def test_the_run_records_data_parameters_and_protocol(scored: Repository) -> None:
     (parent,) = runs(scored, "crossval")
     card = json.loads((scored.folder / "data/dataset.json").read_text())
     assert (
@@ -159,7 +159,7 @@ def test_the_run_says_of_itself_what_was_trained_on_what_and_how(scored: Reposit
     )
 
 
-def test_the_run_of_a_unit_says_which_folds_and_what_it_cost(scored: Repository) -> None:
+def test_the_run_of_a_unit_records_its_folds_and_its_cost(scored: Repository) -> None:
     folds = pd.read_csv(scored.folder / "reports/crossval_folds.csv")
     (parent,) = runs(scored, "crossval")
     units = runs(scored, "crossval unit")

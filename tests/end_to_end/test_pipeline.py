@@ -47,7 +47,7 @@ def stages_run(output: str) -> list[str]:
     return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
 
 
-def test_a_first_repro_runs_every_stage_and_each_says_what_it_did(first_output: str) -> None:
+def test_a_first_repro_runs_every_stage_and_each_prints_its_closing_line(first_output: str) -> None:
     stages = ["download", "featurize", "tune", "train", "evaluate", "register"]
     assert stages_run(first_output) == stages
     for stage in stages:
@@ -55,7 +55,7 @@ def test_a_first_repro_runs_every_stage_and_each_says_what_it_did(first_output: 
     assert "sound-classifier version 1 registered, alias champion" in first_output
 
 
-def test_the_log_holds_no_noise_of_libraries(first_output: str) -> None:
+def test_libraries_print_nothing(first_output: str) -> None:
     for noise in ("oneDNN", "AVX", "alembic", "DeprecationWarning", "WARNING", "Warning:", "INFO"):
         assert noise not in first_output, first_output
 
@@ -104,7 +104,7 @@ def test_the_training_run_carries_params_curves_model_data_and_lineage(
     assert {i.tags[0].value for i in run.inputs.dataset_inputs} == {"training", "validation"}
 
 
-def test_the_logged_model_answers_as_the_evaluation_did(finished: Repository) -> None:
+def test_the_logged_model_predicts_what_the_evaluation_predicted(finished: Repository) -> None:
     from pipeline.sound.features import FeatureSpec
     from pipeline.training import fit
 
@@ -122,7 +122,7 @@ def test_the_logged_model_answers_as_the_evaluation_did(finished: Repository) ->
     np.testing.assert_allclose(probabilities, expected.to_numpy(), atol=2e-6)
 
 
-def test_a_stage_that_is_run_by_hand_leaves_what_dvc_keeps_as_it_was(used: Repository) -> None:
+def test_a_stage_that_is_run_by_hand_does_not_change_dvcs_cache(used: Repository) -> None:
     before = (used.folder / "reports/metrics.json").read_text()
     used.ok("dvc checkout --relink dvc.yaml")  # the fixture's copy has no links, if DVC makes any
     used.set(evaluate__confidence=0.6)
@@ -138,7 +138,7 @@ def test_a_stage_that_is_run_by_hand_leaves_what_dvc_keeps_as_it_was(used: Repos
     assert (used.folder / "reports/metrics.json").read_text() == before
 
 
-def test_the_training_run_shows_what_the_network_is_made_of(
+def test_the_training_run_has_a_summary_of_the_network(
     finished: Repository, tmp_path: Path
 ) -> None:
     (run,) = runs(finished, "train")
@@ -164,7 +164,7 @@ def test_trials_are_runs_nested_under_one_study_run_with_metrics_by_epoch(
     assert search.info.run_id == read_json(finished, "models/best_params.json")["run_id"]
 
 
-def test_the_version_is_champion_and_says_what_it_is(finished: Repository) -> None:
+def test_the_first_version_is_champion_and_has_tags_and_a_description(finished: Repository) -> None:
     version = store(finished).get_model_version_by_alias("sound-classifier", "champion")
     (run,) = runs(finished, "train")
     assert version.run_id == run.info.run_id
@@ -185,7 +185,7 @@ def test_the_summary_names_accuracy_version_and_next_commands(
         assert text in table
 
 
-def test_a_second_repro_runs_nothing_but_a_look_at_the_registry(used: Repository) -> None:
+def test_a_second_repro_only_checks_the_registry(used: Repository) -> None:
     output = used.ok("dvc repro")
     assert stages_run(output) == ["register"]
     assert "version 1 is already registered" in output
@@ -226,14 +226,16 @@ def test_the_gate_promotes_what_is_better_on_the_same_clips(used: Repository) ->
     assert "| **the candidate right**&emsp; |" in version.description
 
 
-def test_a_registration_stopped_before_the_alias_is_made_good(used: Repository) -> None:
+def test_a_registration_that_was_stopped_before_the_alias_is_completed(used: Repository) -> None:
     client = MlflowClient(f"sqlite:///{used.folder}/mlflow.db")
     client.delete_registered_model_alias("sound-classifier", "champion")
     client.delete_model_version_tag("sound-classifier", "1", "decision")
     assert "version 1 is already registered, alias champion" in used.ok("dvc repro")
 
 
-def test_a_champion_of_another_test_fold_is_not_compared_but_decided(used: Repository) -> None:
+def test_a_champion_of_another_test_fold_is_handled_as_on_incomparable_says(
+    used: Repository,
+) -> None:
     used.set(split__test_fold=2, tune__trials=0)
     assert "alias challenger" in used.ok("dvc repro")
     version = store(used).get_model_version("sound-classifier", "2")
@@ -247,7 +249,7 @@ def test_a_champion_of_another_test_fold_is_not_compared_but_decided(used: Repos
     assert "version 3 registered, alias champion" in used.ok("dvc repro")
 
 
-def test_a_lost_mlflow_store_is_told_again_without_training(used: Repository) -> None:
+def test_the_run_is_logged_again_to_a_new_mlflow_store_without_training(used: Repository) -> None:
     (before,) = runs(used, "train")
     (used.folder / "mlflow.db").unlink()
     output = used.ok("dvc repro")
