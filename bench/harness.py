@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -76,7 +77,7 @@ def served(
     command: Command,
     ready: str = "/readyz",
     environment: dict[str, str] | None = None,
-    timeout: float = 120,
+    timeout: float = 300,
 ) -> Iterator[Server]:
     """Run a server on a free port. Its output is shown only if it does not start.
 
@@ -128,10 +129,16 @@ def served(
 
 
 def free_port() -> int:
-    """Return a free port."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """Find a port that nobody listens on.
+
+    It is below those that the system gives to clients, so that none of them takes it before the
+    server does, and random, so that two processes that look at the same time find different ones.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
 
 
 def request(

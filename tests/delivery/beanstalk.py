@@ -222,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def wait_until_ready(beanstalk: Beanstalk, name: str, seconds: float = 120) -> None:
+def wait_until_ready(beanstalk: Beanstalk, name: str, seconds: float = 300) -> None:
     """Wait for an update to end."""
     until = time.monotonic() + seconds
     while beanstalk.environments[name].status != "Ready":

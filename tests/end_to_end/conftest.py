@@ -75,7 +75,7 @@ class Repository:
     def warm_path(self) -> str:
         """The user's path with a quicker ``python -m pipeline`` in front, where there is one."""
         path = self.environment()["PATH"]
-        return f"{warm.folder()}{os.pathsep}{path}" if sys.platform == "linux" else path
+        return f"{warm.start().path}{os.pathsep}{path}" if sys.platform == "linux" else path
 
     def set(self, **values: Any) -> None:
         """Set keys of ``params.yaml``; ``__`` stands for the dot."""

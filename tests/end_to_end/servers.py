@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.harness import free_port
+
 HOST = "127.0.0.1"
 BUCKET = "team"
 S3_KEYS = {
@@ -28,19 +29,13 @@ S3_KEYS = {
 }
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
 def program(name: str) -> str:
     """A program of the environment that runs the tests."""
     return str(Path(sys.executable).parent / name)
 
 
 def wait_for(ready: Callable[[], bool], what: str, process: "subprocess.Popen[Any]") -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300  # it is not slow before that, but hangs
     while not ready():
         assert process.poll() is None, f"{what} has ended"
         assert time.monotonic() < deadline, f"{what} is not ready"

@@ -7,7 +7,6 @@ its own: it shares no state with another. On the path of the tests, ``python`` i
 asks for such a process when it is called as ``python -m pipeline`` and is Python itself otherwise.
 """
 
-import atexit
 import contextlib
 import functools
 import gc
@@ -23,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 LIBRARIES = (
     "bentoml.bentos",
@@ -61,39 +61,39 @@ with socket.socket(socket.AF_UNIX) as server:
 """
 
 
-@functools.cache
-def folder() -> Path:
-    """Start the process with the libraries, once; it ends with this one.
+class Warm(NamedTuple):
+    """The process with the libraries."""
 
-    Returns
-    -------
-    Path
-        A folder for the path, with a ``python``.
-    """
-    made = Path(tempfile.mkdtemp(prefix="warm-"))
-    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    path: Path
+    """A folder for the path, with a ``python``."""
+    process: "subprocess.Popen[bytes]"
+
+
+@functools.cache
+def start() -> Warm:
+    """Start the process with the libraries, once; it ends with this one."""
+    made = Path(tempfile.mkdtemp(prefix="warm-"))  # a socket's path has to be short
     address = made / "socket"
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(address))
     listening.listen(64)
     with (made / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, __file__, str(listening.fileno())],
+            [sys.executable, __file__, str(listening.fileno()), str(made)],
             pass_fds=[listening.fileno()],
-            stdin=subprocess.PIPE,
+            stdin=subprocess.PIPE,  # it ends when this is closed, however this process ends
             stdout=log,
             stderr=log,
         )
     listening.close()
-    atexit.register(process.kill)
     client = made / "bin" / "python"
     client.parent.mkdir()
     client.write_text(CLIENT.format(python=sys.executable, address=str(address)))
     client.chmod(0o755)
-    return client.parent
+    return Warm(client.parent, process)
 
 
-def serve(listening: socket.socket) -> list[str]:
+def serve(listening: socket.socket, folder: Path) -> list[str]:
     """Fork for each call; return in the new process, which has then all that its caller has.
 
     Returns
@@ -105,6 +105,7 @@ def serve(listening: socket.socket) -> list[str]:
     while True:
         ready, _, _ = select.select([listening.fileno(), 0], [], [])
         if 0 in ready:  # the standard input is closed: the tests have ended
+            shutil.rmtree(folder)
             sys.exit()
         connection, _ = listening.accept()
         if os.fork() == 0:
@@ -144,6 +145,6 @@ if __name__ == "__main__":
     for library in LIBRARIES:
         importlib.import_module(library)
     gc.freeze()  # so that the processes go on sharing this memory
-    given = serve(socket.socket(fileno=int(sys.argv[1])))
+    given = serve(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]))
     sys.argv = ["pipeline", *given]
     runpy.run_module("pipeline", run_name="__main__", alter_sys=True)

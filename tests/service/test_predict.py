@@ -153,11 +153,11 @@ def test_an_interrupted_run_continues_when_started_again(
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while time.monotonic() < until and not (out.exists() and out.read_bytes().count(b"\n") > 30):
         time.sleep(0.01)
     process.send_signal(stop)
-    printed, _ = process.communicate(timeout=20)
+    printed, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "Traceback" not in printed
     done = len(table(out)) - 1  # the last one may be cut
@@ -167,7 +167,7 @@ def test_an_interrupted_run_continues_when_started_again(
         clip_.unlink()
     left = len(list(folder.iterdir()))
     finished = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
     assert finished.returncode == 0, finished.stderr
     assert f"{left} clips -> {out}, " in finished.stdout
@@ -233,7 +233,7 @@ def test_the_command_reports_what_it_did_or_why_it_failed(
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "pipeline", "predict", "--bundle", str(bundle), *arguments]
         return subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+            command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
         )
 
     out = str(tmp_path / "predictions.csv")

@@ -113,7 +113,7 @@ def test_the_service_runs_without_the_training_libraries(bundle: Path, tmp_path:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -138,7 +138,7 @@ def test_predict_and_drift_run_without_the_training_libraries(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -192,7 +192,7 @@ def start(port: int, home: Path, **settings: str) -> "subprocess.CompletedProces
         cwd=home,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
@@ -407,7 +407,7 @@ def test_a_bento_of_the_service_serves_the_bundle(bundle: Path, tmp_path: Path) 
         cwd=source,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert built.returncode == 0, built.stderr
