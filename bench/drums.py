@@ -1,11 +1,11 @@
-"""A second set of real recordings: drum sounds that a Debian package ships.
+"""Make a second dataset of real recordings from the drum sounds of a Debian package.
 
 ``python -m bench.drums TO [--package DIRECTORY]`` arranges the kits of ``hydrogen-drumkits`` as a
-`folder` dataset in the new folder TO: five kinds of drum, labelled by what the kits themselves call
-their instruments. A kit counts as one recording, for its sounds share drummer, drums and
-microphones, so no kit stands in two folds. What is nothing of these five is left out.
+`folder` dataset in the new folder TO. It has five kinds of drum, labelled by the names that the
+kits give their instruments; other instruments are left out. Each kit counts as one recording,
+because its sounds share drummer, drums and microphones. So no kit is in two folds.
 
-Then ``python -m bench.quality ours --dataset folder --source TO``.
+Then run ``python -m bench.quality ours --dataset folder --source TO``.
 """
 
 import argparse
@@ -26,11 +26,11 @@ KINDS = {
     "cymbal": r"crash|ride|china|splash|cymbal",
     "kick": r"kick|bass ?drum|\bbd\b",
 }
-"""Kind of drum by what an instrument is called; the first that fits."""
+"""Regular expression for the instrument's name by kind of drum; the first match counts."""
 
 
 def main() -> None:
-    """Arrange the kits and say how many sounds there are of each kind."""
+    """Arrange the kits and print the number of sounds of each kind."""
     parser = argparse.ArgumentParser(description="Arrange hydrogen-drumkits as a folder dataset.")
     parser.add_argument("to", type=Path, help="a folder that does not exist yet")
     parser.add_argument("--package", type=Path, default=PACKAGE, help="where the kits are")
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def sounds(kit: Path) -> Iterator[tuple[str, Path]]:
-    """List the sounds of a kit that are of one of the kinds, each once, with their kind."""
+    """Yield kind and file of each sound of a kit that has one of the kinds, each file once."""
     tree = ElementTree.parse(kit)  # the package's own files
     listed = set()
     for instrument in tree.iterfind(".//{*}instrument"):

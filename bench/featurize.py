@@ -1,10 +1,9 @@
-"""Clips per second of the featurize stage against librosa, clip by clip, in the same run.
+"""Compare the speed of the featurize stage with librosa, in clips per second.
 
-``python -m bench.featurize [FOLDER] [--repeats N]``. Both sides start from the files: they
-decode, mix down, resample to `features.sample_rate` and extract, with the settings in
-``params.yaml``. Ours is what the featurize stage runs, over all cores; librosa's is the loop that
-one writes first, in one process, after a call that compiles what numba compiles. The sides take
-turns, so that whatever else the machine does slows both.
+``python -m bench.featurize [FOLDER] [--repeats N]``. Both sides read files, mix them down, resample
+to `features.sample_rate` and extract features with the settings in ``params.yaml``. Ours is the
+code of the featurize stage, on all CPUs. librosa's is a plain loop in one process, after a first
+call that lets numba compile. The sides take turns, so other load on the machine slows both.
 """
 
 import argparse
@@ -27,13 +26,15 @@ ESC10 = Path("../shared/data/esc10")
 
 def main() -> None:
     """Print a table of clips per second."""
-    parser = argparse.ArgumentParser(description="Featurize against librosa, clip by clip.")
-    parser.add_argument("folder", nargs="?", type=Path, default=ESC10, help="sounds of 5 s")
+    parser = argparse.ArgumentParser(description="Compare the speed of featurize with librosa.")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=ESC10, help="a folder with sounds of 5 s"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     files = sorted(options.folder.rglob("*.ogg")) + sorted(options.folder.rglob("*.wav"))
     if not files:
-        parser.error(f"{options.folder} holds no .ogg and no .wav files")
+        parser.error(f"{options.folder} contains no .ogg or .wav files")
 
     kinds = ("logmel", "mfcc")
     specs = {kind: _spec(kind) for kind in kinds}
@@ -41,7 +42,7 @@ def main() -> None:
     for kind, spec in specs.items():
         sides[f"ours {kind}"] = partial(_ours, spec=spec)
         sides[f"librosa {kind}"] = partial(_librosas, spec=spec)
-    for side in sides.values():  # numba compiles, files come into the cache
+    for side in sides.values():  # lets numba compile, and fills the file cache
         side(files[:20])
 
     speeds: dict[str, list[float]] = {name: [] for name in sides}
@@ -64,7 +65,7 @@ def main() -> None:
 
 def _spec(kind: str) -> FeatureSpec:
     settings = params.load().features
-    mfcc = settings.mfcc.model_copy(update={"derivatives": 0})  # librosa.feature.mfcc has none
+    mfcc = settings.mfcc.model_copy(update={"derivatives": 0})  # librosa.feature.mfcc computes none
     return make_spec(settings.model_copy(update={"kind": kind, "mfcc": mfcc}), clip_seconds=5.0)
 
 

@@ -1,4 +1,4 @@
-"""Downloads over a bad line from a real server, and archives that mean harm."""
+"""Downloads from a real server over a bad connection, and malicious archives."""
 
 import hashlib
 import io
@@ -24,7 +24,7 @@ CHECKSUM = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 
 @dataclass
 class Site:
-    """A server and how it is to behave."""
+    """A server and how it should behave."""
 
     url: str = ""
     content: bytes = CONTENT
@@ -66,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(ThreadingHTTPServer):
     def handle_error(self, *_: object) -> None:
-        """Say nothing of a client that hung up; that is what is tested."""
+        """Ignore clients that hang up, which the tests are about."""
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         thread.join(10)
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_stopped(site: Site, tmp_path: Path) -> None:
+def test_an_interrupted_download_continues_where_it_stopped(site: Site, tmp_path: Path) -> None:
     site.drops = [300_000, 200_000]
     path = fetch.fetch(site.url, CHECKSUM, tmp_path, "a.zip")
     assert path == tmp_path / "a.zip"
@@ -94,13 +94,15 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(site: Site, tmp_pat
     assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
 
 
-def test_what_is_there_is_not_downloaded_again(site: Site, tmp_path: Path) -> None:
+def test_a_complete_file_is_not_downloaded_again(site: Site, tmp_path: Path) -> None:
     for _ in range(2):
         fetch.fetch(site.url, CHECKSUM, tmp_path, "a.zip")
     assert len(site.asked) == 1
 
 
-def test_a_line_that_stays_bad_keeps_the_bytes_for_the_next_run(site: Site, tmp_path: Path) -> None:
+def test_a_connection_that_stays_bad_keeps_the_bytes_for_the_next_run(
+    site: Site, tmp_path: Path
+) -> None:
     site.drops = [2 * fetch.BLOCK] * fetch.TRIES
     kept = 2 * fetch.BLOCK * fetch.TRIES
     with pytest.raises(UserError, match=rf"{kept} bytes are kept"):
@@ -124,13 +126,13 @@ def test_the_rest_of_another_version_is_not_appended(site: Site, tmp_path: Path)
     assert fetch.fetch(site.url, None, tmp_path, "a.zip").read_bytes() == CONTENT[::-1]
 
 
-def test_a_part_that_is_already_whole_is_taken(site: Site, tmp_path: Path) -> None:
+def test_a_part_that_is_already_complete_is_used(site: Site, tmp_path: Path) -> None:
     (tmp_path / "a.zip.part").write_bytes(CONTENT)
     assert fetch.fetch(site.url, CHECKSUM, tmp_path, "a.zip").read_bytes() == CONTENT
     assert site.asked == [f"bytes={len(CONTENT)}-"]
 
 
-def test_a_part_that_is_too_long_is_dropped(site: Site, tmp_path: Path) -> None:
+def test_a_part_that_is_too_long_is_deleted(site: Site, tmp_path: Path) -> None:
     (tmp_path / "a.zip.part").write_bytes(CONTENT + b"more")
     assert fetch.fetch(site.url, CHECKSUM, tmp_path, "a.zip").read_bytes() == CONTENT
 
@@ -162,7 +164,7 @@ def test_a_wrong_checksum_is_refused_and_the_next_run_downloads_again(
 
 
 @pytest.mark.parametrize(("status", "tries"), [(404, 1), (403, 1), (503, fetch.TRIES)])
-def test_a_refusal_names_the_status_and_hides_what_is_secret(
+def test_a_failed_request_names_the_status_and_hides_secrets(
     status: int, tries: int, site: Site, tmp_path: Path
 ) -> None:
     site.status = status
@@ -181,7 +183,7 @@ def test_an_unreachable_address_is_one_sentence(site: Site, tmp_path: Path) -> N
         fetch.fetch("http://", None, tmp_path, "a.zip")
 
 
-def test_what_does_not_fit_on_the_disk_is_not_begun(
+def test_a_download_that_does_not_fit_on_the_disk_is_not_started(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_disk(monkeypatch, free=len(CONTENT) - 1)
@@ -259,7 +261,7 @@ def test_an_archive_is_unpacked_once_until_it_changes(tmp_path: Path) -> None:
     assert not (content / "mark").exists()
 
 
-def test_what_was_unpacked_half_is_unpacked_again(
+def test_an_interrupted_unpacking_starts_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(self: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> str:

@@ -44,7 +44,7 @@ def test_no_file_and_an_empty_one_change_nothing(tmp_path: Path, head: str | Non
     pd.testing.assert_frame_equal(corrections.apply(CLIPS, corrections.read("folder", file)), CLIPS)
 
 
-def test_the_line_that_the_page_gives_is_read_as_it_was_meant(tmp_path: Path) -> None:
+def test_a_line_copied_from_the_page_is_read_back(tmp_path: Path) -> None:
     file = write(tmp_path, corrections.line("folder", "b,c.wav", 'so "wet"'))
     assert corrections.read("folder", file).to_dict("records") == [
         {"path": "b,c.wav", "label": 'so "wet"'}
@@ -59,14 +59,17 @@ def test_the_line_that_the_page_gives_is_read_as_it_was_meant(tmp_path: Path) ->
         ([",a.wav,cat,"], "has no dataset in line 2"),
         (["folder,a.wav,cat,", "", 'folder,d.wav,cat,"a\nb"', "folder,,cat,"], "path in line 6"),
         (["folder,z.wav,cat,"], "corrects z.wav, which is not in the dataset"),
+        (['folder,a.wav,"big\ncat",'], "label 'big.*cat' contains a control character"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(tmp_path: Path, lines: list[str], said: str) -> None:
+def test_a_correction_that_makes_no_sense_is_refused(
+    tmp_path: Path, lines: list[str], said: str
+) -> None:
     with pytest.raises(UserError, match=said):
         corrections.apply(CLIPS, corrections.read("folder", write(tmp_path, *lines)))
 
 
-def test_of_a_misspelt_dataset_the_known_ones_are_told(tmp_path: Path) -> None:
+def test_a_misspelt_dataset_is_refused_with_a_list_of_the_known_ones(tmp_path: Path) -> None:
     file = write(tmp_path, "folder,a.wav,cat,", "foldr,a.wav,cat,")
     with pytest.raises(UserError, match=r"unknown dataset 'foldr' in line 3: .*esc50.*folder"):
         corrections.read("folder", file)
@@ -74,7 +77,7 @@ def test_of_a_misspelt_dataset_the_known_ones_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("before", [0, 1])
 @pytest.mark.parametrize("commas", [1, 2])
-def test_a_comma_in_the_reason_is_refused_with_the_line_and_the_remedy(
+def test_a_comma_in_the_reason_is_refused_with_the_line_and_what_to_do(
     tmp_path: Path, before: int, commas: int
 ) -> None:
     surplus = "folder,a.wav,cat,crows" + ", at 2 s" * commas

@@ -117,7 +117,7 @@ def test_urbansound8k_is_read_from_its_metadata(tmp_path: Path) -> None:
         ([URBANSOUND8K, "../../../etc/a.wav,1,0,1,1,1,3,dog"], "leads out of its folder"),
     ],
 )
-def test_damaged_metadata_are_one_sentence(lines: list[str], sentence: str, tmp_path: Path) -> None:
+def test_damaged_metadata_is_one_sentence(lines: list[str], sentence: str, tmp_path: Path) -> None:
     write(tmp_path / "metadata/UrbanSound8K.csv", *lines)
     with pytest.raises(UserError, match=sentence):
         read("urbansound8k", tmp_path)
@@ -153,7 +153,7 @@ def test_a_folder_gives_labels_and_even_folds_of_its_files(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", [b"two\rlines.wav", b"latin\xff.wav"])
-def test_a_name_that_no_table_can_hold_is_refused(name: bytes, tmp_path: Path) -> None:
+def test_a_file_name_that_no_table_can_hold_is_refused(name: bytes, tmp_path: Path) -> None:
     (own(tmp_path) / "cat" / os.fsdecode(name)).touch()
     with pytest.raises(UserError, match=r"^The file name 'cat/.*rename the file\.$"):
         read("folder", tmp_path)
@@ -172,7 +172,7 @@ def test_a_pattern_can_name_the_folds(tmp_path: Path) -> None:
     assert row(table, "dog/day2_1.wav") == ("dog", 2, "day2", None)
 
 
-def test_clips_csv_has_the_last_word(tmp_path: Path) -> None:
+def test_clips_csv_takes_precedence(tmp_path: Path) -> None:
     grow(own(tmp_path), "unsorted.wav", "lost.wav")
     write(
         tmp_path / "clips.csv",
@@ -200,7 +200,7 @@ def test_a_label_may_be_a_link_to_a_folder_elsewhere_and_circles_end(tmp_path: P
     assert clip_paths(tmp_path / "here") == [f"dog/day{n}_0.wav" for n in range(9)]
 
 
-def test_notes_and_the_readme_are_no_clips(tmp_path: Path) -> None:
+def test_notes_and_the_readme_do_not_count_as_clips(tmp_path: Path) -> None:
     grow(own(tmp_path), "README.md", "dog/notes.txt", "dog/.DS_Store", "dog/cover.jpg")
     assert len(read("folder", tmp_path)) == 16
 
@@ -229,6 +229,11 @@ def test_a_wrong_pattern_is_one_sentence(pattern: str, sentence: str, tmp_path: 
         (["path,label", *["dog/day0_0.wav,dog"] * 2], "lists dog/day0_0.wav twice"),
         (["path,label", "../dog.wav,dog"], "leads out of its folder"),
         (["path,label", '"dog'], "cannot be read as a CSV file"),
+        (["path,label", 'dog/day0_0.wav,"big\ndog"'],),
+        (
+            ["path,recording", "dog/day0_0.wav,a\tb"],
+            "recording 'a.*b' contains a control character",
+        ),
     ],
 )
 def test_a_wrong_table_is_one_sentence(lines: list[str], sentence: str, tmp_path: Path) -> None:
@@ -270,7 +275,7 @@ def test_what_cannot_be_split_is_refused(clips: pd.DataFrame, sentence: str) -> 
         prepare.check(clips)
 
 
-def test_every_dataset_says_where_it_is_from_and_under_which_terms() -> None:
+def test_every_dataset_names_its_origin_and_licence() -> None:
     for name, dataset in datasets.DATASETS.items():
         assert dataset.name == name
         assert dataset.license

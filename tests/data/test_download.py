@@ -1,4 +1,4 @@
-"""The download stage: what it keeps, what it leaves out, what it says, and when it stops."""
+"""The download stage keeps usable clips, lists the others, and stops when it should."""
 
 import dataclasses
 import json
@@ -127,7 +127,7 @@ def test_the_real_esc10_goes_through(setup: Setup, esc10: Path) -> None:
     assert str(esc10) not in str([p for n, p in outputs().items() if not n.endswith(".ogg")])
 
 
-def test_a_local_copy_that_differs_from_the_published_is_only_noted(
+def test_a_local_copy_that_differs_from_the_published_clips_is_recorded_and_used(
     setup: Setup, tmp_path: Path
 ) -> None:
     for fold in (1, 2, 3):
@@ -177,7 +177,7 @@ def test_the_label_of_a_clip_that_cannot_be_used_does_not_count_as_corrected(set
     assert card()["relabelled"] == 1
 
 
-def test_what_cannot_be_used_is_left_out_and_listed_with_the_reason(setup: Setup) -> None:
+def test_unusable_clips_are_left_out_and_listed_with_the_reason(setup: Setup) -> None:
     sounds = own(paths.SOUNDS)
     whole = (sounds / "dog/0.wav").read_bytes()
     (sounds / "dog/cut.wav").write_bytes(whole[:30])
@@ -235,14 +235,14 @@ def test_a_label_that_loses_its_clips_stops_the_stage(setup: Setup) -> None:
     ("seconds", "usual"),
     [([0.2] * 10, 1.0), ([2.0] * 10, 2.0), ([5.04] * 9 + [60.0], 5.1), ([30.0] * 10, 10.0)],
 )
-def test_the_window_of_ones_own_clips_is_as_long_as_most_of_them(
+def test_the_window_for_your_own_clips_is_as_long_as_most_of_them(
     seconds: list[float], usual: float
 ) -> None:
     numbers = pd.Series([*seconds, *seconds])
     assert prepare.usual_seconds(numbers) == pytest.approx(usual)
 
 
-def test_the_card_of_ones_own_clips_says_how_long_they_are(setup: Setup) -> None:
+def test_the_card_of_your_own_clips_has_their_length(setup: Setup) -> None:
     sounds = own(paths.SOUNDS)
     for file in sounds.rglob("*.wav"):
         record(file, seconds=2.3)
@@ -251,7 +251,7 @@ def test_the_card_of_ones_own_clips_says_how_long_they_are(setup: Setup) -> None
     assert json.loads(paths.DATASET.read_text())["clip_seconds"] == 2.3
 
 
-def test_clips_of_an_earlier_run_do_not_stay(setup: Setup) -> None:
+def test_clips_of_an_earlier_run_are_removed(setup: Setup) -> None:
     sounds = own(paths.SOUNDS)
     setup()
     download.main()
@@ -260,7 +260,7 @@ def test_clips_of_an_earlier_run_do_not_stay(setup: Setup) -> None:
     assert not (paths.AUDIO / "dog/1.wav").exists()
 
 
-def test_clips_of_ones_own_are_copied_and_not_linked(setup: Setup) -> None:
+def test_your_own_clips_are_copied_and_not_linked(setup: Setup) -> None:
     sounds = own(paths.SOUNDS)
     setup()
     download.main()

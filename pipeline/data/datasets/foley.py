@@ -1,14 +1,14 @@
-"""The embedded dataset: UrbanSound8K's ten classes, synthesised.
+"""Generate the built-in dataset: the ten classes of UrbanSound8K, synthesised.
 
-The files, names, metadata columns and spread of formats are those of UrbanSound8K
-(Salamon, Jacoby and Bello, ACM MM 2014), so one reader serves both. A *recording* has a voice
-(pitch, timbre, place, microphone, file format); its *slices* share the voice and differ in time.
+File names, metadata columns and the mix of audio formats are those of UrbanSound8K (Salamon, Jacoby
+and Bello, ACM MM 2014), so the same reader reads both. A *recording* has a voice (pitch, timbre,
+place, microphone, file format). Its *slices* share the voice and differ in time.
 
-The same parameters give the same bytes on every machine. So samples are made from operations
-that IEEE 754 rounds exactly (+ - * / sqrt floor, comparisons, running sums) and from the raw
-doubles of PCG64, and from nothing else: ``np.sin``, ``np.exp``, powers, FFTs, dot products and
-``np.sum`` differ between processors and builds in the last bit, and so does compiled code in
-which a product and a sum may fuse (``np.interp``, ``np.arange`` of floats, ``Generator.uniform``).
+The same parameters give the same bytes on every machine. Therefore samples are computed only with
+operations that IEEE 754 rounds exactly (+ - * / sqrt floor, comparisons, running sums) and from the
+raw doubles of PCG64. The last bit of ``np.sin``, ``np.exp``, powers, FFTs, dot products and
+``np.sum`` differs between processors and builds. So does compiled code that may fuse a product and
+a sum (``np.interp``, ``np.arange`` of floats, ``Generator.uniform``).
 """
 
 import csv
@@ -37,7 +37,7 @@ COLUMNS = ("slice_file_name", "fsID", "start", "end", "salience", "fold", "class
 SECONDS = 4.0
 FIRST_ID = 100_000
 
-# Shares in percent; UrbanSound8K's formats, the rare ones a little less rare.
+# Shares in percent, as in UrbanSound8K, but the rare formats are a little less rare.
 RATES = {
     8000: 4, 11025: 4, 16000: 5, 22050: 7, 24000: 6,
     32000: 5, 44100: 43, 48000: 22, 96000: 3, 192000: 1,
@@ -50,25 +50,25 @@ BACKGROUND = 0.2
 
 
 class Dice:
-    """Seeded chance: an exact stream of uniform doubles and what can be had of it exactly."""
+    """Seeded random numbers, all computed exactly from one stream of uniform doubles."""
 
     def __init__(self, *seed: int) -> None:
         self._uniform = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed))).random
 
     def between(self, low: float, high: float) -> float:
-        """Return a number, all equally likely."""
+        """Return a number from a uniform distribution."""
         return low + (high - low) * self._uniform()
 
     def geometric(self, low: float, high: float) -> float:
-        """Return a number, all ratios equally likely: pitches, levels, times."""
+        """Return a number whose logarithm is uniform, for pitches, levels and times."""
         value, ratio = low, high / low
-        for bit in self._uniform(10) < 0.5:  # a half of the interval, or not; a quarter; ...
+        for bit in self._uniform(10) < 0.5:  # half of the interval or not, a quarter or not, ...
             ratio = math.sqrt(ratio)
             value *= ratio if bit else 1.0
         return value
 
     def chance(self, probability: float) -> bool:
-        """Return True with a probability."""
+        """Return True with the given probability."""
         return self._uniform() < probability
 
     def below(self, count: int) -> int:
@@ -76,24 +76,25 @@ class Dice:
         return int(self._uniform() * count)
 
     def pick(self, shares: Mapping[T, int]) -> T:
-        """Return a key, as likely as its share."""
+        """Return a key with a probability in proportion to its share."""
         deck = [key for key, share in shares.items() for _ in range(share)]
         return deck[self.below(len(deck))]
 
     def white(self, n: int) -> Wave:
-        """Return white noise, shape (n,), uniform in -1 to 1."""
+        """Return white noise: array, shape (n,), float64, uniform from -1 to 1."""
         return self._uniform(n) * 2.0 - 1.0
 
 
 Synthesiser = Callable[[Dice, Dice, int, float], Wave]
-"""(the recording's voice, this slice's course, samples, Hz) -> waveform of any level."""
+"""Takes the recording's voice, the slice's random numbers, a number of samples and a sample rate in
+Hz; returns a waveform of any level."""
 
 
 # --- the building blocks ---------------------------------------------------------------------
 
 
 def _sine(phase: Wave) -> Wave:
-    """Sine of a phase in cycles; odd, zero at the half cycle, within 3e-7."""
+    """Return the sine of a phase in cycles, within 3e-7; odd, and zero at half a cycle."""
     x = phase - np.floor(phase + 0.5)
     s = x * x
     p = s * 3.01841262
@@ -109,7 +110,7 @@ def _sine(phase: Wave) -> Wave:
 
 
 def _decay(x: Wave) -> Wave:
-    """Return exp(-x) for x >= 0, nearly: (1 - x / 64) ** 64 by squaring."""
+    """Return about exp(-x) for x >= 0: (1 - x / 64) ** 64, by squaring."""
     y = x * (-1 / 64)
     y += 1.0
     np.maximum(y, 0.0, out=y)
@@ -119,7 +120,7 @@ def _decay(x: Wave) -> Wave:
 
 
 def _phase(frequency: Wave | float, n: int, rate: float) -> Wave:
-    """Cycles since the start, shape (n,), of a frequency in Hz, fixed or of shape (n,)."""
+    """Return the cycles since the start, shape (n,), for one frequency in Hz or one per sample."""
     if isinstance(frequency, float):
         return np.arange(n) / (rate / frequency)
     cycles: Wave = np.cumsum(frequency)
@@ -127,7 +128,7 @@ def _phase(frequency: Wave | float, n: int, rate: float) -> Wave:
 
 
 def _wander(dice: Dice, n: int, points: float) -> Wave:
-    """Smooth random curve in -1 to 1, shape (n,), with about `points` turns."""
+    """Return a smooth random curve from -1 to 1, shape (n,), with about `points` turns."""
     place = np.arange(n) / (n / points)
     i = place.astype(np.int64)
     place -= i
@@ -137,7 +138,7 @@ def _wander(dice: Dice, n: int, points: float) -> Wave:
 
 
 def _fade(n: int, rate: float, attack: float, release: float) -> Wave:
-    """Envelope, shape (n,): rise and fall in seconds, 1 between them."""
+    """Return an envelope, shape (n,): 1, with a rise and a fall of the given seconds."""
     t = np.arange(n) / rate
     return np.minimum(np.minimum(t / attack, t[::-1] / release), 1.0)
 
@@ -150,9 +151,10 @@ def _smooth(x: Wave, width: int) -> Wave:
 
 
 def _noise(dice: Dice, n: int, tilt: float) -> Wave:
-    """Coloured noise, shape (n,): white for a tilt near 0, pink at 1, brown above 1.4.
+    """Return coloured noise, shape (n,): white for a tilt near 0, pink at 1, brown above 1.4.
 
-    Sampled and held noises, an octave slower each (R. F. Voss), the next `tilt` times as strong.
+    It is a sum of sampled and held noises (R. F. Voss); each is an octave slower than the one
+    before and `tilt` times as strong.
     """
     out = dice.white(n)
     gain = 1.0
@@ -163,13 +165,13 @@ def _noise(dice: Dice, n: int, tilt: float) -> Wave:
 
 
 def _band(dice: Dice, n: int, rate: float, centre: float, width: float) -> Wave:
-    """Noise around a frequency: slow noise on a carrier; `centre` and `width` in Hz."""
+    """Return noise around a frequency, which is slow noise on a carrier; values are in Hz."""
     slow = _smooth(dice.white(n), max(1, int(rate / width)))
     return slow * _sine(_phase(centre, n, rate))
 
 
 def _tone(phase: Wave, partials: Sequence[float]) -> Wave:
-    """Harmonic tone: sin((k + 1) x) = 2 cos(x) sin(k x) - sin((k - 1) x)."""
+    """Return a harmonic tone, by sin((k + 1) x) = 2 cos(x) sin(k x) - sin((k - 1) x)."""
     turn = 2.0 * _sine(phase + 0.25)
     before, now = np.zeros_like(phase), _sine(phase)
     out = now * partials[0]
@@ -180,7 +182,7 @@ def _tone(phase: Wave, partials: Sequence[float]) -> Wave:
 
 
 def _partials(voice: Dice, count: int, brightness: float) -> list[float]:
-    """Amplitudes of a tone's harmonics, each about `brightness` times the one below."""
+    """Draw amplitudes of harmonics, each about `brightness` times the one below."""
     amplitudes, level = [1.0], 1.0
     for _ in range(15):
         level *= brightness
@@ -189,14 +191,14 @@ def _partials(voice: Dice, count: int, brightness: float) -> list[float]:
 
 
 def _pulses(pitch: Wave, rate: float) -> tuple[Wave, npt.NDArray[np.int64]]:
-    """Seconds since the last pulse of a train, and its number; `pitch` is pulses a second."""
+    """Return seconds since the last pulse, and its number; `pitch` is in pulses per second."""
     phase = _phase(pitch, len(pitch), rate)
     whole = np.floor(phase)
     return (phase - whole) / pitch, whole.astype(np.int64)
 
 
 def _ring(since: Wave, modes: Iterable[Mode]) -> Wave:
-    """Resonances struck by every pulse: formants of a voice, a clank, an exhaust."""
+    """Return resonances that every pulse excites: formants of a voice, a clank, an exhaust."""
     out = np.zeros_like(since)
     for frequency, time, amplitude in modes:
         out += _sine(since * frequency) * _decay(since / time) * amplitude
@@ -204,7 +206,7 @@ def _ring(since: Wave, modes: Iterable[Mode]) -> Wave:
 
 
 def _modes(voice: Dice, *ranges: tuple[float, float], decay: float) -> list[Mode]:
-    """Draw a resonance from each range in Hz; the higher, the shorter and weaker."""
+    """Draw a resonance from each range in Hz; higher ones are shorter and weaker."""
     modes, amplitude = [], 1.0
     for low, high in ranges:
         modes.append((voice.geometric(low, high), decay * voice.geometric(0.6, 1.6), amplitude))
@@ -214,7 +216,7 @@ def _modes(voice: Dice, *ranges: tuple[float, float], decay: float) -> list[Mode
 
 
 def _add(out: Wave, seconds: float, rate: float, sound: Wave) -> None:
-    """Mix a sound into `out` from a time on; what is past the end is cut."""
+    """Mix a sound into `out` from a time in seconds on, and cut it at the end."""
     start = int(seconds * rate)
     n = min(len(sound), len(out) - start)
     if n > 0:
@@ -222,7 +224,7 @@ def _add(out: Wave, seconds: float, rate: float, sound: Wave) -> None:
 
 
 def _level(x: Wave, rate: float) -> float:
-    """Root mean square of the loudest 50 ms above 50 Hz: as fair to a bark as to a fan."""
+    """Return the RMS of the loudest 50 ms above 50 Hz, which suits a bark as well as a fan."""
     heard = x - _smooth(x, int(rate / 100))
     return math.sqrt(float(np.max(_smooth(heard * heard, min(len(x), int(0.05 * rate))))))
 
@@ -471,14 +473,14 @@ SYNTHESISERS: dict[str, Synthesiser] = {
     )
 }  # fmt: skip
 CLASSES = tuple(SYNTHESISERS)
-"""A class's ``classID`` is its place."""
+"""The place of a class is its ``classID``."""
 
 
 # --- from a class to a clip ------------------------------------------------------------------
 
 
 def _room(place: Dice, x: Wave, rate: float) -> Wave:
-    """Reflections at random delays, weaker with time."""
+    """Add reflections at random delays, weaker with time."""
     out = x.copy()
     size, wet = place.geometric(0.01, 0.25), place.geometric(0.03, 0.5)
     for _ in range(10):
@@ -490,9 +492,10 @@ def _room(place: Dice, x: Wave, rate: float) -> Wave:
 
 
 def _clip(label: str, salience: int, seed: Seed, take: Dice, *, n: int, rate: float) -> Wave:
-    """Synthesise one slice as its microphone hears it.
+    """Synthesise one slice as its microphone records it.
 
-    The target in its room, over a background at -3 to 30 dB, in some clips with another class.
+    The target sounds in its room, over a background at -3 to 30 dB. Some clips also contain another
+    class.
     """
     voice, place = Dice(*seed, 1), Dice(*seed, 2)
     mix = _room(place, SYNTHESISERS[label](voice, take, n, rate), rate)
@@ -500,7 +503,9 @@ def _clip(label: str, salience: int, seed: Seed, take: Dice, *, n: int, rate: fl
     gusts = 1.0 + place.between(0.0, 0.6) * _wander(take, n, 5)
     bed = _noise(take, n, place.between(0.6, 1.4)) * gusts
     ratio = place.geometric(3.5, 32.0) if salience == 1 else place.geometric(0.8, 3.0)
-    if label == "gun_shot" and salience == 2:  # itself a noise, it would drown
+    if (
+        label == "gun_shot" and salience == 2
+    ):  # a shot is noise itself, so the background would hide it
         ratio *= 2.5
     mix += bed / (_level(bed, rate) * ratio)
     if take.chance(0.2):
@@ -508,7 +513,7 @@ def _clip(label: str, salience: int, seed: Seed, take: Dice, *, n: int, rate: fl
         second = SYNTHESISERS[other](take, take, n, rate)
         loud = take.geometric(0.06, 0.3) if salience == 1 else take.geometric(0.2, 0.6)
         mix += second * (loud / _level(second, rate))
-    colour = place.between(-0.5, 0.5)  # of the microphone: dull, or thin
+    colour = place.between(-0.5, 0.5)  # a microphone that sounds dull or thin
     mix[1:] -= colour * mix[:-1].copy()
     if place.chance(0.2):
         mix -= _smooth(mix, int(rate / place.geometric(100, 400)))
@@ -516,7 +521,7 @@ def _clip(label: str, salience: int, seed: Seed, take: Dice, *, n: int, rate: fl
 
 
 def _midpoints(x: Wave) -> Wave:
-    """Values half-way between neighbours, the last one past the end: 8-point Lagrange."""
+    """Interpolate half-way after each sample, with 8-point Lagrange polynomials."""
     padded = np.concatenate((np.repeat(x[:1], 3), x, np.repeat(x[-1:], 4)))
     n = len(x)
     out = np.zeros(n)
@@ -526,7 +531,7 @@ def _midpoints(x: Wave) -> Wave:
 
 
 def _octaves(x: Wave, octaves: int) -> Wave:
-    """Resample to 2 ** `octaves` times the rate; the half-band filter of `_midpoints`."""
+    """Resample to 2 ** `octaves` times the rate, with the half-band filter of `_midpoints`."""
     if octaves < 0:
         odd = _midpoints(x[1::2])
         return 0.5 * (x[::2] + np.concatenate((odd[:1], odd[:-1])))
@@ -536,9 +541,9 @@ def _octaves(x: Wave, octaves: int) -> Wave:
 
 
 def _wav(x: Wave, rate: int, encoding: str) -> bytes:
-    """Encode a RIFF file of frames, shape (n, channels), in -1 to 1.
+    """Encode frames, shape (n, channels), from -1 to 1, as a RIFF file.
 
-    Written here because libsndfile puts the time of day into files of floats.
+    libsndfile would write the time of day into files of floats.
     """
     bits = int(encoding[1:])
     if encoding == "f32":
@@ -552,7 +557,9 @@ def _wav(x: Wave, rate: int, encoding: str) -> bytes:
         "<HHIIHH", 3 if encoding == "f32" else 1, x.shape[1], rate, rate * frame, frame, bits
     )
     chunks = [(b"fmt ", head), (b"data", data)]
-    if encoding == "f32":  # anything but integers owes an extension and the number of frames
+    if (
+        encoding == "f32"
+    ):  # other encodings than integers need an extension and the number of frames
         chunks[:1] = [(b"fmt ", head + bytes(2)), (b"fact", struct.pack("<I", len(x)))]
     body = b"".join(k + struct.pack("<I", len(v)) + v + bytes(len(v) % 2) for k, v in chunks)
     return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body
@@ -560,7 +567,7 @@ def _wav(x: Wave, rate: int, encoding: str) -> bytes:
 
 @dataclass(frozen=True)
 class Recording:
-    """A source of slices; all that it holds follows from its number and the seed."""
+    """A source of slices. Its number and the seed determine all of its sound."""
 
     fs_id: int
     fold: int
@@ -568,7 +575,7 @@ class Recording:
 
 
 def _slices(recording: Recording, params: FoleyParams) -> Iterator[tuple[Row, bytes]]:
-    """Each slice's row of the metadata and its file's bytes."""
+    """Yield the metadata row and the bytes of the file of each slice."""
     label, class_id = recording.label, CLASSES.index(recording.label)
     seed = (params.seed, recording.fs_id)
     nature = Dice(*seed, 0)
@@ -577,7 +584,7 @@ def _slices(recording: Recording, params: FoleyParams) -> Iterator[tuple[Row, by
     salience = 2 if nature.chance(BACKGROUND) else 1
     pan, spacing = nature.geometric(0.4, 1.0), int(nature.between(0.0, 0.0005) * rate)
     hiss = nature.geometric(0.00003, 0.003)
-    # Synthesised at 16 to 24 kHz, where the sound is, then taken to the file's rate in octaves.
+    # Synthesise at 16 to 24 kHz, then resample in octaves to the rate of the file.
     octaves = (rate > 24000) + (rate > 48000) + (rate > 96000) - (rate < 16000)
     base_rate = math.ldexp(rate, -octaves)
     start, occurrence, part = nature.between(0.0, 20.0), 0, 0
@@ -593,7 +600,7 @@ def _slices(recording: Recording, params: FoleyParams) -> Iterator[tuple[Row, by
         end = start + len(frames) / rate
         row = (name, recording.fs_id, f"{start:.6f}", f"{end:.6f}", salience, recording.fold)
         yield (*row, class_id, label), _wav(np.clip(frames, -1.0, 1.0), rate, encoding)
-        # What is cut short is over; what fills its slice goes on in the next.
+        # A short sound is over; one that fills its slice continues in the next.
         occurrence, part = (occurrence + 1, 0) if short else (occurrence, part + 1)
         start = end + (take.between(0.5, 10.0) if short else 0.0)
 
@@ -605,18 +612,18 @@ def generate(
 ) -> None:
     """Write the dataset in UrbanSound8K's layout.
 
-    ``audio/fold1`` ... hold ``fsID-classID-occurrence-slice.wav``, and
-    ``metadata/UrbanSound8K.csv``, written last, has a row for each of them. Salience is 1 for a
-    target in the foreground, 2 for one in the background.
+    The folders ``audio/fold1`` and so on contain ``fsID-classID-occurrence-slice.wav``. The file
+    ``metadata/UrbanSound8K.csv``, written last, has one row per clip. Salience is 1 for a target in
+    the foreground and 2 for one in the background.
 
     Parameters
     ----------
     params : FoleyParams
-        Seed and size; the same parameters give the same bytes.
+        Seed and size. The same parameters give the same bytes.
     folder : Path
-        Where to write; made if missing, files of the same names are replaced.
+        Where to write. It is made if missing, and files of the same names are replaced.
     progress : callable
-        Wraps the sequence of recordings, such as ``tqdm``.
+        Wraps the sequence of recordings to show progress, such as ``tqdm``.
 
     Examples
     --------
