@@ -114,8 +114,9 @@ format: $(BIN)/.installed ## format the code
 	ruff check --fix .
 	ruff format .
 
-docs: $(BIN)/.installed ## build the documentation in site/, with its links checked
-	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+docs: $(BIN)/.installed ## build the documentation in site/ and check its links
+	python docs/generate.py
+	sphinx-build --quiet --fail-on-warning --keep-going -d build/doctrees docs site
 
 COMPILE = uv pip compile pyproject.toml --universal --fork-strategy fewest --generate-hashes \
 	--python-version 3.11 --custom-compile-command 'make lock' --quiet

@@ -1,4 +1,4 @@
-"""The README's examples of the API, run as they stand, but for the address."""
+"""Run the README's examples of the API as they are written, with another address."""
 
 import json
 import re
@@ -18,7 +18,7 @@ ADDRESS = "http://127.0.0.1:3000"
 
 
 def example(language: str, about: str) -> str:
-    """The README's code block in `language` that speaks of `about`."""
+    """The README's code block in `language` that contains `about`."""
     blocks = re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (block,) = (block for block in blocks if about in block)
     assert ADDRESS in block
@@ -27,7 +27,7 @@ def example(language: str, about: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with the file that the examples speak of."""
+    """A folder with the file that the examples use."""
     soundfile.write(tmp_path / "siren.wav", sound("tone", 1), 22050)
     return tmp_path
 
