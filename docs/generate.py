@@ -138,7 +138,7 @@ def stages() -> str:
     return "\n".join(lines)
 
 
-# The diagram's lower rows, which dvc.yaml does not know: what stages log, and how a model is served.
+# The lower rows of the diagram, which dvc.yaml does not know: where stages log, what is served.
 STORES = {
     "Optuna study": ["tune"],
     "MLflow runs": ["train", "evaluate"],

@@ -31,10 +31,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in tracked():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
-    for command in (
-        ["docs/generate.py"],
-        ["-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "-d", "trees", "docs", "site"],
-    ):  # fmt: skip
+    build = "-m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs site"
+    for command in (["docs/generate.py"], build.split()):
         done = subprocess.run(
             [sys.executable, *command], cwd=folder, capture_output=True, text=True, check=False
         )
