@@ -26,6 +26,7 @@ html_css_files = ["extra.css"]
 html_show_sphinx = False
 html_copy_source = False
 html_show_sourcelink = False
+html_show_search_summary = False  # the browser loads no excerpts from the disk
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0f6b6b", "color-brand-content": "#0f6b6b"},
     "dark_css_variables": {"color-brand-primary": "#a6e6de", "color-brand-content": "#6fd3c8"},
