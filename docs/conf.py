@@ -10,6 +10,7 @@ html_title = project
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["generated"]  # included by pages of the reference
 
+default_role = "code"  # `name` in a docstring
 myst_heading_anchors = 3
 suppress_warnings = ["ref.python"]  # two modules may have classes of the same name
 
@@ -17,7 +18,7 @@ autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = False
-napoleon_use_ivar = True
+napoleon_use_param = False  # else the words of "array, shape (clips, ...)" become links
 napoleon_use_rtype = False
 
 html_theme = "furo"
