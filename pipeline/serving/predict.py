@@ -56,18 +56,11 @@ def main(patterns: Sequence[str], out: Path, bundle: Path) -> str:
     from tqdm import tqdm  # the image does not have it, and it does not run this command
 
     files = find(patterns)
-    earlier = {row["path"]: row for row in read(out)}
+    earlier = read(out)
     classifier = Classifier.load(bundle)
     labels = [f"p_{label}" for label in classifier.labels]
     columns = ["path", "label", "probability", "known", *labels, "seconds", "error", *STATE]
-    rows = [
-        row
-        for file in files
-        if (row := earlier.get(str(file)))
-        and not row["error"]
-        and list(row) == columns
-        and row.items() >= state(file, classifier).items()
-    ]
+    rows = still_valid(earlier, files, columns, classifier)
     kept = {row["path"] for row in rows}
     todo = [file for file in files if str(file) not in kept]
 
@@ -89,6 +82,36 @@ def main(patterns: Sequence[str], out: Path, bundle: Path) -> str:
     parts += [f"{len(kept)} of them already in the table"] if kept else []
     parts += [f"{failed} failed"] if failed else []
     return ", ".join(parts)
+
+
+def still_valid(
+    earlier: Iterable[Row], files: Iterable[Path], columns: list[str], classifier: Classifier
+) -> list[Row]:
+    """Select the rows of an earlier run that need not be predicted again.
+
+    Parameters
+    ----------
+    earlier : iterable of dict
+    files : iterable of Path
+        The files to predict now.
+    columns : list of str
+        The columns of the table.
+    classifier : Classifier
+
+    Returns
+    -------
+    list of dict
+        Rows without an error whose file and model have not changed.
+    """
+    by_path = {row["path"]: row for row in earlier}
+    return [
+        row
+        for file in files
+        if (row := by_path.get(str(file)))
+        and not row["error"]
+        and list(row) == columns
+        and row.items() >= state(file, classifier).items()
+    ]
 
 
 def find(patterns: Iterable[str]) -> list[Path]:

@@ -91,7 +91,14 @@ def classification(uploads: Uploads, inference: Inference, metrics: Metrics) -> 
         description="Add a timeline of overlapping windows to the answer,"
         f" at most {uploads.settings.max_windows} of them."
     )
+    _add_classify(router, uploads, inference, asked_windows)
+    _add_classify_batch(router, uploads, inference, asked_windows, metrics)
+    return router
 
+
+def _add_classify(
+    router: APIRouter, uploads: Uploads, inference: Inference, asked_windows: Any
+) -> None:
     @router.post(
         "/classify",
         response_model=Answer,
@@ -122,6 +129,14 @@ def classification(uploads: Uploads, inference: Inference, metrics: Metrics) -> 
 
         return await uploads.receive(request, "file", work)
 
+
+def _add_classify_batch(
+    router: APIRouter,
+    uploads: Uploads,
+    inference: Inference,
+    asked_windows: Any,
+    metrics: Metrics,
+) -> None:
     @router.post(
         "/classify_batch",
         response_model=Answers,
@@ -146,8 +161,6 @@ def classification(uploads: Uploads, inference: Inference, metrics: Metrics) -> 
             return _json(Answers(results=results))
 
         return await uploads.receive(request, "files", work)
-
-    return router
 
 
 def model_card(card: dict[str, Any], settings: Settings) -> ModelCard:
