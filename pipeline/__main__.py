@@ -53,9 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(command: Command, options: argparse.Namespace) -> str:
     module = import_module(f"pipeline.{command.module}")
-    run: Callable[[], str] = module.main
-    if command.add_options:
-        run = partial(module.run, options)
+    run: Callable[[], str]
+    run = partial(module.run, options) if command.add_options else module.main
     if command.uses_mlflow:
         from pipeline.tracking import store
 

@@ -4,6 +4,7 @@ import time
 import pytest
 from mlflow.webhooks.delivery import _generate_hmac_signature
 
+from pipeline.__main__ import main as front_door
 from pipeline.registry.webhook import Receiver
 
 SECRET = "known to both"
@@ -119,3 +120,11 @@ def test_a_failing_github_makes_mlflow_send_it_again(receiver: Receiver, github:
     assert receiver.receive(signed(body), body)[0] == 502
     github.fault = None
     assert receiver.receive(signed(body), body)[0] == 202
+
+
+def test_the_front_door_starts_the_receiver(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GITHUB_TOKEN", raising=False)
+    with pytest.raises(SystemExit, match="GITHUB_TOKEN is not set: it needs write access"):
+        front_door(["webhook", "serve", "--repository", "team/sounds"])
