@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -166,6 +166,7 @@ def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
         params.load(tmp_path / "params.yaml")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_give_parameters_or_a_sentence(
     tmp_path_factory: pytest.TempPathFactory, data: bytes

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import tables
@@ -50,6 +50,7 @@ NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 ROWS = st.tuples(LINES, LINES, st.integers(-(2**63), 2**63 - 1), NUMBERS | st.none())
 
 
+@settings(deadline=None)
 @given(st.lists(ROWS, min_size=1, max_size=8))
 def test_any_table_comes_back_as_it_was_written(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, int, float | None]]
