@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from pipeline.params import Params
+from tests.code.test_layout import FLOORS
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("crossval/dvc.yaml", "docs", "dvc.yaml", "params.yaml", "pipeline")
@@ -121,6 +122,14 @@ def test_the_reference_names_every_module_once_on_the_page_of_its_suite() -> Non
         if module.name != "__init__.py" or len(parts) > 3:
             expected[name] = pages.get(suite, suite)
     assert named == expected
+
+
+def test_the_architecture_page_has_the_floors_that_the_imports_are_tested_for() -> None:
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| `(\w+)/`", page, re.MULTILINE)
+    assert {suite: int(number) - 1 for number, suite in rows} == {
+        suite: number for number, suites in enumerate(FLOORS) for suite in suites
+    }
 
 
 def test_the_reference_shows_functions(site: Path) -> None:
