@@ -1,4 +1,4 @@
-"""``compose.yaml`` is well formed, and what it installs is what the lock file tests."""
+"""``compose.yaml`` is valid, and installs the versions of the lock file."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 COMPOSE = YAML(typ="safe").load((ROOT / "compose.yaml").read_text())
 
 
-def test_it_follows_the_specification_of_compose() -> None:
+def test_it_follows_the_compose_specification() -> None:
     checker = Path(sys.executable).parent / "check-jsonschema"
     command = [str(checker), "--builtin-schema", "vendor.compose-spec", str(ROOT / "compose.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -27,7 +27,7 @@ def test_the_server_has_the_versions_of_the_lock_file() -> None:
     assert pinned == {name: locked[name] for name in ("boto3", "psycopg2-binary")}
 
 
-def test_every_secret_is_asked_for_and_named_in_the_example() -> None:
+def test_every_secret_is_required_and_listed_in_the_example() -> None:
     text = (ROOT / "compose.yaml").read_text()
     example = (ROOT / ".env.example").read_text()
     named = set(re.findall(r"^([A-Z0-9_]+)=", example, re.MULTILINE))

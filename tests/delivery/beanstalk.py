@@ -1,7 +1,7 @@
-"""A small Elastic Beanstalk: the calls that a deployment makes, and instances that really run.
+"""Simulate Elastic Beanstalk: the API calls of a deployment, and instances that really run.
 
-It unpacks the bundle, pulls its image, starts it behind nginx with the bundle's settings, runs its
-hooks, and only then sends visitors there, as an immutable update does. moto has none of that.
+As in an immutable update, it unpacks the source bundle, pulls its image, starts it behind nginx
+with the bundle's settings, runs the hooks, and only then sends requests there. moto has none of this.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ NAMESPACE = "http://elasticbeanstalk.amazonaws.com/docs/2010-12-01/"
 
 
 class Refused(Exception):  # noqa: N818
-    """An error of the API: its code and its message."""
+    """An API error: its code and its message."""
 
 
 @dataclass
 class Environment:
-    """An environment and the address that stays the same whatever runs behind it."""
+    """An environment, whose address stays the same when its instances are replaced."""
 
     name: str
     label: str = ""
@@ -67,14 +67,14 @@ def _pass_on(source: socket.socket, target: socket.socket) -> None:
 
 
 class Beanstalk:
-    """The API on a port of this machine.
+    """Serve the API on a port of this machine.
 
     Parameters
     ----------
     names : list of str
-        Of the environments that are there.
+        Names of the environments.
     folder : Path
-        For bundles.
+        For downloaded source bundles.
     """
 
     def __init__(self, names: list[str], folder: Path) -> None:
@@ -83,7 +83,7 @@ class Beanstalk:
         self.events: list[tuple[datetime, str, str, str]] = []
         self.calls: list[str] = []
         self.throttled = 0
-        """Calls that are still to be refused as too many."""
+        """Number of the next calls to reject as throttled."""
         self.folder = folder
         handler = type("Handler", (_Handler,), {"beanstalk": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -99,7 +99,7 @@ class Beanstalk:
             environment.running.close()
 
     def answer(self, given: dict[str, str]) -> str:
-        """Answer a call with the XML of its result."""
+        """Return the result of a call as XML."""
         action = given["Action"]
         self.calls.append(action)
         if self.throttled:
@@ -108,7 +108,7 @@ class Beanstalk:
         return str(getattr(self, action)(given))
 
     def CreateApplicationVersion(self, given: dict[str, str]) -> str:  # noqa: N802
-        """Remember where a bundle is."""
+        """Remember where a source bundle is stored."""
         label = given["VersionLabel"]
         if label in self.versions:
             message = f"Application Version {label} already exists."
@@ -117,14 +117,14 @@ class Beanstalk:
         return f"<ApplicationVersion><VersionLabel>{label}</VersionLabel></ApplicationVersion>"
 
     def DescribeApplicationVersions(self, given: dict[str, str]) -> str:  # noqa: N802
-        """List those asked for."""
+        """List the requested ones."""
         wanted = {value for key, value in given.items() if key.startswith("VersionLabels.")}
         found = [label for label in self.versions if label in wanted]
         listed = "".join(f"<member><VersionLabel>{x}</VersionLabel></member>" for x in found)
         return f"<ApplicationVersions>{listed}</ApplicationVersions>"
 
     def DescribeEnvironments(self, given: dict[str, str]) -> str:  # noqa: N802
-        """List those asked for."""
+        """List the requested ones."""
         wanted = {value for key, value in given.items() if key.startswith("EnvironmentNames.")}
         listed = ""
         for one in self.environments.values():
@@ -138,7 +138,7 @@ class Beanstalk:
         return f"<Environments>{listed}</Environments>"
 
     def DescribeEvents(self, given: dict[str, str]) -> str:  # noqa: N802
-        """List the newest first."""
+        """List the events of an environment, the newest first."""
         listed = "".join(
             f"<member><EventDate>{date.isoformat()}</EventDate><Severity>{severity}</Severity>"
             f"<Message>{escape(message)}</Message></member>"
@@ -177,7 +177,7 @@ class Beanstalk:
         except (UserError, OSError) as error:
             stack.close()
             self._event(one.name, "ERROR", f"Failed to deploy application. {error}")
-            # the new instance is gone, the old one was never touched
+            # the new instance is gone, and the old one was not changed
             one.status, one.health = "Ready", "Green"
             return
         old, one.running = one.running, stack
@@ -219,11 +219,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def wait_until_ready(beanstalk: Beanstalk, name: str, seconds: float = 300) -> None:
-    """Wait for an update to end."""
+    """Wait until an update has finished."""
     until = time.monotonic() + seconds
     while beanstalk.environments[name].status != "Ready":
         assert time.monotonic() < until

@@ -1,4 +1,4 @@
-"""A clone of the repository with a bundle, a base image, and the image built of them."""
+"""Fixtures: a clone of the repository with a bundle, a base image, and an image built from them."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ UNTESTED = "THE IMAGE IS NOT TESTED"
 
 @dataclass(frozen=True)
 class Clone:
-    """A checkout in which delivery runs as a person would run it."""
+    """A checkout in which the tests run commands as a person would."""
 
     folder: Path
 
@@ -42,7 +42,7 @@ class Clone:
         )
 
     def ok(self, *command: str, **environment: str) -> str:
-        """Run what has to succeed and return what it printed."""
+        """Run a command that has to succeed, and return its output."""
         done = self.run(*command, **environment)
         assert done.returncode == 0, done.stdout
         return done.stdout
@@ -50,7 +50,7 @@ class Clone:
 
 @dataclass(frozen=True)
 class Image:
-    """A built image; `seconds` the build took."""
+    """A built image; `seconds` is the duration of the build."""
 
     name: str
     seconds: float
@@ -58,7 +58,7 @@ class Image:
 
 
 def make_clone(folder: Path, bundle: Path) -> Clone:
-    """Copy what git knows or would add, commit it, and add a bundle."""
+    """Copy all files that git does not ignore, commit them, and add a bundle."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -79,7 +79,7 @@ def make_clone(folder: Path, bundle: Path) -> Clone:
 
 @pytest.fixture(scope="session")
 def container_engine() -> str:
-    """Docker or Podman; without either, these tests are skipped, loudly."""
+    """Docker or Podman; without either, these tests are skipped with a warning."""
     if not Path("/run/systemd/system").is_dir():
         os.environ.setdefault("CONTAINERS_CONF", str(HERE / "containers.conf"))
     try:
@@ -89,7 +89,7 @@ def container_engine() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say it loudly at the end: a quiet run gives no reasons, and what is printed is kept back."""
+    """Print a warning at the end, because a quiet run shows neither reasons nor output."""
     reasons = {str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])}
     if any(UNTESTED in reason for reason in reasons):
         terminalreporter.section(UNTESTED, sep="!", red=True, bold=True)
@@ -99,7 +99,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def base_image(container_engine: str) -> str:
-    """The base image, or one made here where no registry of images is reached."""
+    """The base image, or one that is made here if no registry can be reached."""
     described = YAML(typ="safe").load((ROOT / "bentofile.yaml").read_text())
     name = str(described["docker"]["base_image"])
     if engine.exists(name):
@@ -121,7 +121,7 @@ def clone(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 @pytest.fixture(scope="session")
 def image(container_engine: str, clone: Clone, base_image: str) -> Iterator[Image]:
-    """The image of the bundle, built as ``make image`` builds it."""
+    """The image of the bundle, built like ``make image`` does."""
     started = time.perf_counter()
     print(clone.ok("python", "-m", "deploy.image", "--base", base_image))
     seconds = time.perf_counter() - started

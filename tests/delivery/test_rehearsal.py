@@ -1,9 +1,9 @@
-"""The deployment rehearsed: the workflows' own steps against an AWS that is played here.
+"""Rehearse the deployment: run the steps of the workflows against a simulated AWS.
 
-S3, ECR, STS and IAM are moto's; Elastic Beanstalk is :mod:`tests.delivery.beanstalk`, which really
-runs what it is given; the registry of images is Debian's. The official actions cannot run here:
-stand-ins make the API calls that the actions' documentation and sources describe. The registry of
-models is not part of it: a bundle is put there instead of the step that packages the model.
+moto simulates S3, ECR, STS and IAM; :mod:`tests.delivery.beanstalk` simulates Elastic Beanstalk and
+really runs the source bundle; docker-registry holds the images. The official actions cannot run
+here, so stand-ins make the API calls that the actions' documentation and sources describe. A
+finished bundle replaces the step that packages the model.
 """
 
 import json
@@ -35,7 +35,7 @@ from tests.delivery.workflow import ActionFailed, Cancelled, Job
 pytestmark = pytest.mark.image
 
 NAME = "city-sounds"
-"""Not the one that the settings come with: all names follow from it."""
+"""Differs from the name in deploy/config.yaml, to test that all names follow from it."""
 
 STAGING, PRODUCTION = f"{NAME}-staging", f"{NAME}-production"
 IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.org")
@@ -44,7 +44,7 @@ WORKFLOWS = ROOT / ".github" / "workflows"
 
 @dataclass
 class Stage:
-    """All that is played, and the checkout in which the workflows run."""
+    """The simulated AWS, and the checkout in which the workflows run."""
 
     folder: Path
     beanstalk: Beanstalk
@@ -54,10 +54,10 @@ class Stage:
     bundle: Path
     base: str
     cancel: bool = False
-    """Whether somebody cancels the next deployment once it has begun."""
+    """Whether somebody cancels the next deployment after it starts."""
 
     def run(self, file: str, job: str, **context: Any) -> Job:
-        """Run a job with what GitHub would give it."""
+        """Run a job with the context that GitHub would give it."""
         given = {
             "vars": self.variables,
             "secrets": {},
@@ -78,11 +78,11 @@ class Stage:
         )
 
     def deploy(self, label: str, stage: str = "staging") -> Job:
-        """Run the deployment of the artifact, which has that label, to a stage."""
+        """Deploy the artifact, which has this label, to a stage."""
         return self.run("deploy-stage.yml", "deploy", inputs={"stage": stage, "label": label})
 
     def actions(self) -> dict[str, workflow.Action]:
-        """Stand-ins of the actions by name."""
+        """Return stand-ins for the actions, by name."""
         return {
             "actions/checkout": lambda *_: {},
             "actions/setup-python": lambda *_: {},
@@ -129,7 +129,7 @@ class Stage:
         return {}
 
     def _deploy(self, job: Job, inputs: dict[str, str]) -> dict[str, str]:
-        """As its inputs are documented: upload, version, update, wait for events and health."""
+        """Upload, create a version, update, wait for events and health, as the action documents."""
         retries = Config(retries={"mode": "standard", "max_attempts": int(inputs["max-retries"])})
         api = boto3.client("elasticbeanstalk", config=retries)
         application, name = inputs["application-name"], inputs["environment-name"]
@@ -170,7 +170,7 @@ class Stage:
             raise ActionFailed(str(error)) from error
 
     def _tell_moto(self) -> None:
-        """moto's ECR is no registry: tell it what was pushed to the one that is."""
+        """Tell moto's ECR, which cannot hold images, what was pushed to the real registry."""
         repository, tag = (self.folder / image.NAME).read_text().strip().split(":")
         manifest = httpx.get(
             f"http://{self.registry}/v2/{repository}/manifests/{tag}",
@@ -181,8 +181,8 @@ class Stage:
         )
 
 
-def change_settings(folder: Path, before: str, after: str) -> None:
-    """Replace a line of a checkout's settings."""
+def change_config(folder: Path, before: str, after: str) -> None:
+    """Replace text in the deploy/config.yaml of a checkout."""
     file = folder / "deploy" / "config.yaml"
     text = file.read_text()
     assert before in text
@@ -196,7 +196,7 @@ def _copy(source: Path, target: Path) -> None:
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A registry of images on this machine."""
+    """An image registry on this machine."""
     folder = tmp_path_factory.mktemp("registry")
     address = f"127.0.0.1:{free_port()}"
     (folder / "config.yml").write_text(
@@ -208,7 +208,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             }
         )
     )
-    # Docker trusts an address of this machine; Podman has to be told
+    # Docker trusts local addresses; Podman needs this file
     trusted = folder / "registries.conf"
     trusted.write_text(f'[[registry]]\nlocation = "{address}"\ninsecure = true\n')
     os.environ["CONTAINERS_REGISTRIES_CONF"] = str(trusted)
@@ -236,10 +236,10 @@ def stage(
     folder = tmp_path_factory.mktemp("rehearsal") / "checkout"
     shutil.copytree(image.clone.folder, folder, symlinks=True)
     shutil.rmtree(folder / "build", ignore_errors=True)
-    change_settings(folder, "name: sound-classifier", f"name: {NAME}")
-    change_settings(folder, "ready_seconds: 120", "ready_seconds: 60")
+    change_config(folder, "name: sound-classifier", f"name: {NAME}")
+    change_config(folder, "ready_seconds: 120", "ready_seconds: 60")
     image.clone.ok("git", "-C", str(folder), *IDENTITY, "commit", "-qam", "less patience")
-    # the environment is installed already: make must not think that it is out of date
+    # the environment is already installed; make must not think that it is out of date
     (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
     os.utime(folder / "requirements.lock", (0, 0))
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -276,7 +276,7 @@ def stage(
 
 @pytest.fixture(scope="module")
 def good(stage: Stage) -> str:
-    """The label of a version that was built, pushed, scanned and runs in both stages."""
+    """The label of a version that was built, pushed and scanned, and runs in both stages."""
     started = time.perf_counter()
     built = stage.run("deploy.yml", "build")
     assert not built.failed, [step.log for step in built.steps.values() if step.log]
@@ -290,13 +290,13 @@ def good(stage: Stage) -> str:
 
 
 def serving(stage: Stage, name: str = STAGING) -> str:
-    """The version that visitors of an environment are answered by, as it says itself."""
+    """Return the model version that an environment serves, according to the service."""
     address = stage.beanstalk.environments[name].address
     return str(httpx.get(f"http://{address}/model", timeout=30).json()["version"])
 
 
 def spoil(stage: Stage, good: str, how: str) -> str:
-    """Put a version into the artifact whose image is the good one but for `how`."""
+    """Replace the artifact by a version whose image differs from the good one by `how`."""
     label = f"{good}-{how}"
     folder = stage.folder.parent / how
     folder.mkdir(exist_ok=True)
@@ -314,27 +314,27 @@ def spoil(stage: Stage, good: str, how: str) -> str:
     environment = {**os.environ, "REGISTRY": stage.registry}
     environment["PATH"] = f"{stage.folder}/.venv/bin:{environment['PATH']}"
     patience = ("ready_seconds: 60", f"ready_seconds: {10 if how == 'dead' else 60}")
-    change_settings(stage.folder, *patience)
+    change_config(stage.folder, *patience)
     for target in ("push", "eb-bundle"):
         subprocess.run(["make", target], cwd=stage.folder, env=environment, check=True)
-    change_settings(stage.folder, *reversed(patience))
+    change_config(stage.folder, *reversed(patience))
     stage._upload(
         Job(stage.folder, {}, {}), {"path": "build/source-bundle.zip build/image.txt build/smoke/"}
     )
     return label
 
 
-def test_a_good_version_goes_to_staging_and_to_production(stage: Stage, good: str) -> None:
+def test_a_good_version_is_deployed_to_staging_and_production(stage: Stage, good: str) -> None:
     assert serving(stage) == serving(stage, PRODUCTION) == "7"
     assert stage.beanstalk.environments[PRODUCTION].label == good
 
 
-def test_what_was_pushed_is_small(stage: Stage, good: str) -> None:
+def test_the_pushed_image_is_small(stage: Stage, good: str) -> None:
     found = boto3.client("ecr").batch_get_image(repositoryName=NAME, imageIds=[{"imageTag": good}])[
         "images"
     ]
     layers = json.loads(found[0]["imageManifest"])["layers"]
-    # compressed in haste here (see containers.conf); usually it is smaller
+    # compressed fast here (see containers.conf); usually it is smaller
     assert 100e6 < sum(layer["size"] for layer in layers) <= 180e6
 
 
@@ -359,9 +359,7 @@ def test_a_version_that_never_becomes_ready_leaves_the_old_one_serving(
     assert serving(stage) == "7"
 
 
-def test_a_version_that_answers_wrongly_is_replaced_by_the_one_before(
-    stage: Stage, good: str
-) -> None:
+def test_a_version_that_predicts_wrongly_is_rolled_back(stage: Stage, good: str) -> None:
     updates = stage.beanstalk.environments[STAGING].updates
     job = stage.deploy(spoil(stage, good, "wrong"))
     assert job.failed
@@ -375,13 +373,11 @@ def test_a_version_that_answers_wrongly_is_replaced_by_the_one_before(
 
 @pytest.fixture(scope="module")
 def twin(stage: Stage, good: str) -> str:
-    """The label of a version as good as the other; the artifact is its from now on."""
+    """The label of a second good version, which replaces the artifact."""
     return spoil(stage, good, "twin")
 
 
-def test_a_deployment_that_somebody_cancels_is_taken_back(
-    stage: Stage, good: str, twin: str
-) -> None:
+def test_a_cancelled_deployment_is_rolled_back(stage: Stage, good: str, twin: str) -> None:
     one = stage.beanstalk.environments[STAGING]
     stage.cancel = True
     job = stage.deploy(twin)
@@ -391,14 +387,14 @@ def test_a_deployment_that_somebody_cancels_is_taken_back(
     assert serving(stage) == "7"
 
 
-def test_throttling_is_waited_out(stage: Stage, twin: str) -> None:
+def test_a_throttled_deployment_succeeds(stage: Stage, twin: str) -> None:
     stage.beanstalk.throttled = 3
     assert not stage.deploy(twin).failed
     assert stage.beanstalk.throttled == 0
     assert stage.beanstalk.environments[STAGING].label == twin
 
 
-def test_a_deployment_in_progress_is_waited_for(stage: Stage, good: str, twin: str) -> None:
+def test_a_deployment_waits_for_another_one_in_progress(stage: Stage, good: str, twin: str) -> None:
     one = stage.beanstalk.environments[STAGING]
     assert one.label == twin
     boto3.client("elasticbeanstalk").update_environment(EnvironmentName=STAGING, VersionLabel=good)

@@ -1,4 +1,4 @@
-"""Runs a job of a workflow as it stands in the YAML: shell steps by bash, actions by stand-ins."""
+"""Run a job of a workflow file: shell steps with bash, actions with stand-ins."""
 
 import os
 import re
@@ -12,20 +12,20 @@ from typing import Any
 from ruamel.yaml import YAML
 
 Action = Callable[["Job", dict[str, str]], dict[str, str]]
-"""Takes the job and the action's inputs, gives its outputs."""
+"""Takes the job and the inputs of the action, and returns its outputs."""
 
 
 class Cancelled(Exception):  # noqa: N818
-    """Somebody cancels the run while an action is at work."""
+    """Somebody cancels the run while an action runs."""
 
 
-class ActionFailed(Exception):  # noqa: N818  # as GitHub says it
-    """An action's own word that it failed."""
+class ActionFailed(Exception):  # noqa: N818
+    """An action reports that it failed."""
 
 
 @dataclass
 class Step:
-    """What became of a step."""
+    """The result of a step."""
 
     outcome: str
     outputs: dict[str, str] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Step:
 
 @dataclass
 class Job:
-    """A job that runs or ran."""
+    """A running or finished job."""
 
     folder: Path
     context: dict[str, Any]
@@ -45,11 +45,11 @@ class Job:
     outputs: dict[str, str] = field(default_factory=dict)
 
     def value(self, text: str) -> str:
-        """Replace expressions in a text."""
+        """Replace the expressions in a text by their values."""
         return re.sub(r"\$\{\{(.*?)\}\}", lambda found: _text(self.evaluate(found[1])), text)
 
     def evaluate(self, expression: str) -> Any:
-        """Evaluate an expression of GitHub's, of the kind that the workflows here use."""
+        """Evaluate a GitHub expression of the kinds that our workflows use."""
         python = re.sub(r"!(?!=)", " not ", expression)
         python = python.replace("&&", " and ").replace("||", " or ")
         parts = re.split(r"('[^']*')", python)
@@ -88,18 +88,18 @@ def run(
     Parameters
     ----------
     file : Path
-        The workflow.
+        The workflow file.
     job_id : str
     folder : Path
         The checkout.
     context : dict
         ``vars``, ``secrets``, ``github``, ``inputs``, ``needs``.
     environment : dict
-        Of the runner.
+        Environment variables of the runner.
     actions : dict
-        Stand-ins by the action's name; one that is not there fails the test.
+        Stand-ins by the name of the action; a missing one fails the test.
     before, instead : dict
-        What is done before a step, or instead of it, by its name.
+        Called before a step, or instead of it, by the name of the step.
 
     Returns
     -------
@@ -145,7 +145,7 @@ def _use(job: Job, step: dict[str, Any], actions: dict[str, Action]) -> Step:
 
 
 def _shell(job: Job, step: dict[str, Any]) -> Step:
-    assert "${{" not in step["run"], "a value from outside stands in a shell line"
+    assert "${{" not in step["run"], "a shell line contains an expression"
     output, summary = job.folder / "github-output", job.folder / "github-summary"
     output.write_text("")
     added = {key: job.value(str(value)) for key, value in step.get("env", {}).items()}
