@@ -1,7 +1,7 @@
 """Simulate Elastic Beanstalk: the API calls of a deployment, and instances that really run.
 
 As in an immutable update, it unpacks the source bundle, pulls its image, starts it behind nginx
-with the bundle's settings, runs the hooks, and only then sends requests there. moto has none of this.
+with the settings of the bundle, runs the hooks, and only then sends requests there. moto cannot.
 """
 
 import contextlib
