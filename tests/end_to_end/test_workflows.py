@@ -34,7 +34,12 @@ def with_targets(repository: Repository) -> Repository:
     for name in ("Makefile", "requirements.lock"):
         shutil.copy(ROOT / name, repository.folder)
     os.utime(repository.folder / "requirements.lock", (0, 0))
-    (repository.folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+    programs = repository.folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for program in Path(sys.executable).parent.iterdir():
+        (programs / program.name).symlink_to(program)
+    (programs / "python").unlink()
+    (programs / "python").symlink_to(str(shutil.which("python", path=repository.warm_path())))
     repository.ok(f"git {IDENTITY} add -A")
     repository.ok(f"git {IDENTITY} commit -q -m targets")
     return repository
