@@ -1,4 +1,4 @@
-"""Servers, clients and memory figures for the measurements of the service, on this machine."""
+"""Run servers and clients on this machine, and measure their times and memory."""
 
 import contextlib
 import http.client
@@ -174,7 +174,7 @@ def closed_loop(
     path: str = "/classify",
     timeout: float = 120,
 ) -> list[Answer]:
-    """Let clients send requests for a while, each as soon as it has the response to the last one.
+    """Let clients send requests, each as soon as it has the response to its last one.
 
     Parameters
     ----------
@@ -258,8 +258,8 @@ def percentiles(answers: Sequence[Answer], *shares: float) -> list[float]:
 def goes_on_growing(memory: Sequence[int], rounds: int = 5) -> int:
     """Return by how much the memory grows in every round.
 
-    The pools of an allocator fill at some time, and later rounds need no more memory, however busy
-    the machine is. With a leak, each round needs more than all rounds before it.
+    Without a leak, the pools of the allocator are full after some rounds, and later rounds need no
+    more memory. With a leak, each round needs more than all rounds before it.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ def flask_app() -> Any:
 
 @bentoml.service(name="keras_opponent", workers=1, traffic={"timeout": 300})
 class KerasService:
-    """The model loaded once, features by librosa."""
+    """Serve the model, loaded once, with features by librosa."""
 
     def __init__(self) -> None:
         from pipeline.backend import keras

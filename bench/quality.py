@@ -44,7 +44,7 @@ from pipeline.training.folds import Unit
 
 ESC10 = Path("../shared/data/esc10")
 OURS = {"epochs": 200, "augment.mix": 0.5, "augment.noise": 0.5}
-"""What the full recipe adds to the defaults, which are for a quick first run."""
+"""Settings of the full recipe that differ from the defaults, which suit a quick first run."""
 
 AVERAGED = 2
 """Networks in an ensemble of ours; every pair of seeds gives one ensemble."""

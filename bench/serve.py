@@ -30,7 +30,7 @@ BUNDLE = Path("bundle")
 
 @dataclass(frozen=True)
 class Side:
-    """One way to serve: its name, how to start it, and the path that tells whether it is ready."""
+    """One way to serve: its name, how to start it, and the path of its readiness probe."""
 
     name: str
     command: harness.Command
@@ -175,7 +175,7 @@ def _print(results: dict[str, Measured]) -> None:
 
 
 def _parts(clips: list[bytes], ours: Measured, nothing: list[Answer]) -> str:
-    """Return a table that says where a single client's request spends its time, as medians."""
+    """Return a table of the median times of the parts of a single client's request."""
     from pipeline.serving.classifier import Classifier
     from pipeline.sound import decoding
     from pipeline.sound.features import windows

@@ -55,8 +55,8 @@ def run(*arguments: str) -> str:
 
 def inspect(image: str) -> dict[str, Any]:
     """Return the description of an image."""
-    known: dict[str, Any] = json.loads(run("image", "inspect", image))[0]
-    return known
+    description: dict[str, Any] = json.loads(run("image", "inspect", image))[0]
+    return description
 
 
 def start(image: str, port: int, options: Sequence[str] = CONFINED) -> str:

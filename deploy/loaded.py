@@ -1,4 +1,4 @@
-"""Print the source files of all modules that the service loads; the image build runs this."""
+"""Print the source files of all modules that the service loads, for the image build."""
 
 import importlib
 import sys

@@ -138,7 +138,7 @@ def stages() -> str:
     return "\n".join(lines)
 
 
-# The lower rows of the diagram, which dvc.yaml does not know: where stages log, what is served.
+# The lower rows of the diagram, which are not in dvc.yaml: where stages log, and what is served.
 STORES = {
     "Optuna study": ["tune"],
     "MLflow runs": ["train", "evaluate"],

@@ -25,7 +25,7 @@ class Command(NamedTuple):
     does: str
     add_options: Callable[[Parser], None] | None = None
     uses_mlflow: bool = True
-    """Whether a failing MLflow store can end it."""
+    """Whether it uses the MLflow store, which may fail."""
 
 
 def leakcheck(parser: Parser) -> None:

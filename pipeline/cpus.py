@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""The limit that Linux sets for a container: microseconds of CPU time, and per how many."""
+"""The CPU limit of a container on Linux: microseconds of CPU time per period, and the period."""
 
 
 def available() -> int:
@@ -16,7 +16,7 @@ def available() -> int:
     Returns
     -------
     int
-        At least 1. A part of a CPU counts as a whole one.
+        At least 1; a fraction of a CPU is rounded up.
     """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cpus = cpus or 1

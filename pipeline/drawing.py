@@ -28,7 +28,7 @@ HALF = 6.4
 """Width in inches of figures that stand side by side, so that their text has one size."""
 
 LONGEST = 24
-"""Most characters of a label that a plot shows."""
+"""Maximum length of a label in a plot, in characters."""
 
 CHINESE = (
     "Noto Sans CJK SC",

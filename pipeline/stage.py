@@ -67,7 +67,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, in a notebook
     for name in ("alembic", "mlflow", "absl"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # it logs a traceback of what it raises as well, and `run` reports that in a sentence
+    # MLflow logs a traceback of an error that `run` reports in one sentence
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     # it warns about every network after the first few that are trained in one process
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Unpack archives without trusting what they say."""
+"""Unpack archives safely, even if they are damaged or malicious."""
 
 import lzma
 import shutil

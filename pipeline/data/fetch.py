@@ -1,4 +1,4 @@
-"""Download files: each once, resumed after an interruption, and checked."""
+"""Download each file once, resume after an interruption, and check the file."""
 
 import shutil
 from pathlib import Path
@@ -23,7 +23,7 @@ TIMEOUT = (10.0, 60.0)
 """Seconds to wait for a connection, and for the next byte."""
 
 BLOCK = 1 << 15
-"""Bytes written at a time; at most so many are lost when a connection breaks."""
+"""Bytes written at a time; at most this many are lost when a connection breaks."""
 
 
 def fetch(url: str, checksum: str | None, folder: Path, file_name: str) -> Path:
@@ -160,14 +160,14 @@ def _download(url: str, part: Path) -> None:
 
 
 def _continue(url: str, part: Path) -> None:
-    """Ask once for what `part` lacks, or for everything if the server cannot resume.
+    """Request once the bytes that `part` lacks, or all of them if the server cannot resume.
 
     pooch and requests can only start again from the first byte.
     """
     import requests
 
     have = part.stat().st_size if part.exists() else 0
-    # The server's mark of this version: the rest of another version must not be appended.
+    # the server's tag of this version, so that the rest of another version is not appended
     mark = part.with_name(f"{part.name}.etag")
     headers = {"Accept-Encoding": "identity"}
     if have:

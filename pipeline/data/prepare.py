@@ -17,10 +17,10 @@ from pipeline.errors import UserError
 from pipeline.sound import decoding, silence
 
 FEWEST_FOLDS = 3
-"""One to test, one to validate, one to train."""
+"""Smallest number of folds: one each to test, validate and train."""
 
 MEASURED = ["seconds", "sample_rate", "channels", "subtype"]
-"""What decoding tells about a clip."""
+"""Properties of a clip that are measured by decoding it."""
 
 
 def check(table: pd.DataFrame) -> None:

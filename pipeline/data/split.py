@@ -89,6 +89,7 @@ def merged(index: pd.DataFrame, most: int) -> pd.DataFrame:
     index : DataFrame
         As for :func:`by_fold`.
     most : int
+        Maximum number of folds.
 
     Returns
     -------

@@ -19,7 +19,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation import pages, players
 
 MOST_PLAYED = 100
-"""Most clips on the page; a clip takes a few hundred kilobytes."""
+"""Maximum number of clips on the page; each takes a few hundred kilobytes."""
 
 
 def main() -> str:
@@ -39,7 +39,7 @@ def main() -> str:
     predictions = crossval_predictions()
     found = find(predictions, card["labels"])
     tables.write(paths.LABEL_ERRORS, found, digits=6)
-    # tells the reader how far to trust the list: bad networks contradict at random
+    # shows how far to trust the list: bad networks contradict labels at random
     agreement = float((predictions["label"] == predictions["predicted"]).mean())
     page = pages.render(
         "label_errors.html",

@@ -1,4 +1,4 @@
-"""Find test recordings that also appear in training, and measure what a random split would claim.
+"""Find test recordings that also appear in training, and measure the effect of a random split.
 
     python -m pipeline leakcheck [--no-training]
 

@@ -1,4 +1,4 @@
-"""Compute how good predictions are: accuracy with its interval, per class, reliability."""
+"""Compute figures from predictions: accuracy with its interval, per class, reliability."""
 
 from math import sqrt
 from statistics import NormalDist
@@ -142,7 +142,7 @@ def interval(
 ) -> tuple[float, float]:
     """Compute an interval for an accuracy: the wider bounds of a bootstrap and a score interval.
 
-    The bootstrap resamples recordings. Alone it claims too much for few clips: if all of twenty
+    The bootstrap resamples recordings. Alone it is too narrow for few clips: if all of twenty
     clips are right, every resample is right too, and the interval is a single point. Wilson's
     score interval (1927) does not have this fault. It uses an effective sample size: the number
     of independent clips that would vary as much as these clips do within their recordings (Korn

@@ -13,13 +13,13 @@ from pipeline.serving.classifier import envelope
 from pipeline.sound import decoding
 
 SECONDS = 10.0
-"""Most seconds of a clip in a page, to keep the page small."""
+"""Maximum length of a clip in a page, in seconds, to keep the page small."""
 
 RATE = 32_000
 """Sample rate in hertz; MP3 and all browsers support it."""
 
 POINTS = 160
-"""Most points of a drawn waveform."""
+"""Maximum number of points in a drawing of a waveform."""
 
 
 def clip(path: str) -> dict[str, str]:

@@ -181,7 +181,7 @@ def comparison(
     published : dict
         Accuracy by method.
     name : str
-        What our accuracy is called.
+        Name of our accuracy in the plot.
     ours : (low, accuracy, high)
 
     Returns

@@ -22,7 +22,7 @@ class Published:
     source : str
         The publication.
     remark : str
-        What to know before comparing; may be empty.
+        Caveat for a comparison; may be empty.
     """
 
     who: str

@@ -1,4 +1,4 @@
-"""Score a trained network on the test fold, which neither trained nor chose anything."""
+"""Score a trained network on the test fold, which was not used to train or choose anything."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from pipeline.training import calibration
 from pipeline.training.predictions import by_clip
 
 Predict = Callable[[np.ndarray], np.ndarray]
-"""Row numbers of the features to probabilities, shape (rows, classes)."""
+"""Takes row numbers of the features; returns an array, shape (rows, classes), float32."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The predictions on the test fold and what follows from them, one table per report."""
+    """The predictions on the test fold, and the tables and figures computed from them."""
 
     predictions: pd.DataFrame
     classes: pd.DataFrame
@@ -71,7 +71,7 @@ def score(
     labels : list of str
         In the order of the network's outputs.
     temperature : float
-        The one that is built into the network; the figures compare with the network before.
+        The one that is built into the network; the figures compare with the uncalibrated network.
     settings : EvaluateParams
 
     Returns

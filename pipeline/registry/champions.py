@@ -184,7 +184,7 @@ def replace_champion(
     """Make a version the champion if the present champion is still the expected one.
 
     MLflow has no such operation. So a change is withdrawn if somebody else records one at the same
-    time: of several simultaneous changes at most one remains, and the others are told.
+    time: at most one of several simultaneous changes remains, and the other callers learn of it.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline.tracking import provenance
 
 TOLERANCE = 0.05
-"""Largest difference of a test metric, and of the probabilities on average, on another machine.
+"""Largest difference on another machine, in a test metric or in the mean probability.
 
 Another processor adds numbers in another order, which changes the last bit of a sum; over the
 epochs of a training the difference grows. Trained with other kernels (without oneDNN's), the
@@ -18,23 +18,23 @@ average.
 """
 
 METRICS = ("accuracy", "macro_f1", "log_loss")
-"""The test metrics that are compared. The interval is not: other settings may have changed it."""
+"""The test metrics that are compared; the interval also depends on other settings."""
 
 CLIP_FACTS = ("label", "fold", "recording")
-"""What has to be equal for every clip, besides its audio."""
+"""Columns that have to be equal for every clip, besides its audio."""
 
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """The outcome of one training and its evaluation."""
+    """The results of one training and its evaluation."""
 
     model_sha256: str
     metrics: Mapping[str, float]
-    """Of the test fold."""
+    """Metrics on the test fold."""
     predictions: pd.DataFrame
     """One row per test clip: ``path``, ``predicted`` and ``p_<label>``."""
     clips: pd.DataFrame
-    """One row per clip: ``path`` and what is known of :data:`CLIP_FACTS`."""
+    """One row per clip: ``path`` and the columns of :data:`CLIP_FACTS`, as far as recorded."""
     tags: Mapping[str, str]
     """Tags of the run: hashes, libraries, machine."""
 
@@ -45,7 +45,7 @@ class Comparison:
 
     agrees: bool
     lines: tuple[str, ...]
-    """What was compared and what came out."""
+    """Each comparison with its result."""
     verdict: str
 
 
@@ -99,7 +99,7 @@ def compare(original: Training, repeated: Training) -> Comparison:
 
 
 def data_differences(original: Training, repeated: Training) -> list[str]:
-    """Name what differs between the clips of two trainings; empty if nothing does.
+    """List the differences between the clips of two trainings; empty if there are none.
 
     The hash of the dataset covers the audio files only, so labels, folds and recordings are
     compared clip by clip.
@@ -120,7 +120,7 @@ def data_differences(original: Training, repeated: Training) -> list[str]:
 
 
 def environment_differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Name the libraries whose version differs, and the machine if it is another one."""
+    """List the libraries whose version differs, and the machine if it differs."""
     tags = [f"lineage.{name}" for name in ("machine", "python", *provenance.LIBRARIES)]
     return [
         f"{tag.removeprefix('lineage.')} {before.get(tag, 'unknown')} before,"

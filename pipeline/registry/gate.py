@@ -13,15 +13,15 @@ class EvaluatedModel:
     """A model with its predictions for the test clips."""
 
     name: str
-    """How the decision calls it: ``version 3``, ``the candidate``."""
+    """Its name in the decision: ``version 3``, ``the candidate``."""
     dataset: str
     """Hash of the clips that it was trained and tested on."""
     labels: tuple[str, ...]
     test_fold: str
     predictions: pd.DataFrame
-    """Columns ``path``, ``label``, ``predicted``; of the candidate also ``recording``."""
+    """Columns ``path``, ``label``, ``predicted`` and, for the candidate, ``recording``."""
     trained_on: frozenset[str] = frozenset()
-    """Paths of the clips that trained it or chose its epoch; empty if not on record."""
+    """Paths of the clips that trained it or chose its epoch; empty if there is no record."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Decision:
     table: str = ""
     """The contingency table in Markdown, if there was a comparison."""
     against: str | None = None
-    """Number of the version that was champion."""
+    """Number of the champion at the time."""
 
 
 class IncomparableError(Exception):
@@ -97,7 +97,7 @@ def sign_flip_test(differences: np.ndarray) -> float:
 
     If both models are equally good, swapping their predictions for all clips of a recording is as
     likely as not, so every difference could as well have the other sign. Clips of one recording
-    are alike and are therefore swapped together: taking them for independent, as McNemar's test
+    are alike and are therefore swapped together: treating them as independent, as McNemar's test
     does, promotes equal models far too often. With one clip per recording the two tests are the
     same.
 

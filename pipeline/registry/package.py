@@ -86,7 +86,7 @@ def main(wanted: str = champions.CHAMPION, publish: bool | None = None) -> str:
     client = store.connect()
     version = champions.find(client, name, wanted)
     with tempfile.TemporaryDirectory() as temporary:
-        # how the version was registered decides where in it the model is
+        # the path of the model inside depends on how the version was registered
         fetched = Path(fetch(f"models:/{name}/{version.version}", Path(temporary)))
         held = next((file.parent for file in fetched.rglob("MLmodel")), fetched)
         network = _load(held / "data" / "model.keras")
@@ -175,7 +175,7 @@ def card(
 def find_material(version: ModelVersion) -> Material | None:
     """Return the features that the version was trained with if this machine has them.
 
-    Their hash tells whether they are the same.
+    Their hash shows whether they are the same.
     """
     wanted = version.tags.get("lineage.features_md5")
     try:

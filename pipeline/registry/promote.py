@@ -1,6 +1,6 @@
 """Make a version the champion by hand, or go back to the previous champion.
 
-    python -m pipeline promote VERSION --reason "what the gate could not know"
+    python -m pipeline promote VERSION --reason "why this version is better"
     python -m pipeline promote --rollback --reason "what went wrong"
 
 The reason is kept with the version and in the history of the alias, which `lineage` shows.

@@ -33,7 +33,7 @@ from pipeline.registry.comparison import Training
 from pipeline.tracking import failures, provenance, runs, store
 
 CODE = "pipeline/"
-"""Files that must be as committed. The parameters may differ: the run has its own copy."""
+"""Files without uncommitted changes; the parameters may differ, since the run has a copy."""
 
 
 def main(wanted: str, search: bool = False) -> str:
@@ -129,7 +129,7 @@ def commit_of(tags: Mapping[str, str]) -> str:
 
 
 def logged_training(client: MlflowClient, run: Run, folder: Path) -> Training:
-    """Read the outcome of a training from its run.
+    """Read the results of a training from its run.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def logged_training(client: MlflowClient, run: Run, folder: Path) -> Training:
 
 
 def training_in(tree: Path) -> Training:
-    """Read the outcome of the training in a worktree."""
+    """Read the results of the training in a worktree."""
     record = runs.read(tree / paths.RUN)
     return Training(
         model_sha256=record.tags[runs.MODEL_HASH],

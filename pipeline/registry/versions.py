@@ -1,4 +1,4 @@
-"""Register an evaluated model as a version in the MLflow registry, with its decision and its card.
+"""Register an evaluated model as a version in the MLflow registry, with decision and card.
 
 DVC cannot know what a registry holds. The stage ``register`` therefore runs on every ``dvc repro``
 and finds out by itself whether there is anything to do.
@@ -28,14 +28,14 @@ DECISION = "decision"
 """Tag with the gate's reason. It is set last: a version without it was not finished."""
 
 TABLE, AGAINST, CARD_SHA256 = "decision_table", "decision_against", "card_sha256"
-"""Tags: the contingency table, the number of the champion then, and the hash of the model card."""
+"""Tags: the contingency table, the champion at the time, and the hash of the model card."""
 
 CARD = "model_card.md"
 """Artifact of the training run."""
 
 
 def registered(client: MlflowClient, name: str, record: runs.Record) -> ModelVersion | None:
-    """Find the version of this very model; None if the registry has none with all its files.
+    """Find the version with the same weights; None if the registry has none with all its files.
 
     If two processes registered the model at the same moment, both find the older version.
     """

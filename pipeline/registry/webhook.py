@@ -5,7 +5,7 @@
     python -m pipeline webhook serve --repository OWNER/NAME
 
 MLflow sends signed messages in a format of its own; GitHub accepts another format, with a token.
-The receiver connects the two: it checks the signature and tells GitHub which version it is.
+The receiver connects the two: it checks the signature and passes the version on to GitHub.
 """
 
 import argparse

@@ -1,1 +1,1 @@
-"""How the model answers: the service, its page, its limits, and predictions without a server."""
+"""Serve a model: the service with its page and limits, and predictions without a server."""

@@ -2,7 +2,7 @@
 
 Everything that comes from outside is limited: the bytes of a request while they are read, the
 samples of a clip while they are decoded, the seconds that both take, and the number of requests
-in progress. A rejected request is told why in one sentence. The application does not need
+in progress. A rejected request gets the reason in one sentence. The application does not need
 BentoML; :mod:`pipeline.serving.service` runs it as a BentoML service.
 """
 

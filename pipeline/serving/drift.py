@@ -34,7 +34,7 @@ ENOUGH = 50
 
 
 def histogram(values: Sequence[float]) -> dict[str, list[float]]:
-    """Sort a quantity into equally full bins of about ten values or more.
+    """Count the values of a quantity in bins that hold equally many, about ten or more each.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ WINDOWS = 1_000
 """Maximum number of windows per clip: more than an hour with windows of 4 s."""
 
 STATE = ("bytes", "modified", "model")
-"""The last columns, which tell whether a row is still valid; `modified` is in nanoseconds."""
+"""The last columns, which show whether a row is still valid; `modified` is in nanoseconds."""
 
 
 def main(patterns: Sequence[str], out: Path, bundle: Path) -> str:

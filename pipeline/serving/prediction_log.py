@@ -79,7 +79,7 @@ class _RaisingHandler(RotatingFileHandler):
         return super()._open()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802  # its name
-        stream, self.stream = self.stream, None  # opens it next time
+        stream, self.stream = self.stream, None  # the next write opens the file again
         if stream is not None:
             with contextlib.suppress(OSError):
                 stream.close()

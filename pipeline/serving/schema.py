@@ -151,7 +151,7 @@ class RejectedError(Exception):
     status : int
         HTTP status of the answer.
     sentence : str
-        What the caller is told.
+        The error message.
     reason : str
         One of :data:`pipeline.serving.monitoring.REASONS`.
     """

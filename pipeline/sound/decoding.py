@@ -67,7 +67,7 @@ class SlowError(LimitError):
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is decoded of an untrusted clip before it is refused.
+    """The limits beyond which an untrusted clip is rejected.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What decoding a clip found out about it.
+    """The properties of a clip, measured by decoding it.
 
     Attributes
     ----------
@@ -177,7 +177,7 @@ def load(
     max_seconds : float, optional
         Nothing beyond this time is decoded.
     limits : Limits, optional
-        A clip beyond these is refused. Memory never holds it at its own sample rate.
+        A clip beyond these is rejected. It is never in memory at its own sample rate.
 
     Returns
     -------

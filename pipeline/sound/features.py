@@ -197,7 +197,7 @@ ARRAYS = ("window", "filterbank", "dct", "slopes", "mean", "std")
 
 
 def make_spec(params: FeatureParams, clip_seconds: float) -> FeatureSpec:
-    """Make a spec from settings. Of this module, only this function needs librosa.
+    """Make a spec from settings; no other function of this module needs librosa.
 
     Parameters
     ----------
@@ -335,7 +335,7 @@ def statistics(
     features : array, shape (windows, bands, frames)
         May be a memory map that is larger than memory.
     rows : array of int, or None
-        The windows to use, those of the training folds; None uses all.
+        The windows to use, normally those of the training folds; None for all.
 
     Returns
     -------

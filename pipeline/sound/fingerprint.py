@@ -26,7 +26,7 @@ N_FFT, HOP_LENGTH = 512, 128
 """Length of a frame and distance between frames, in samples: 64 ms and 16 ms."""
 
 LOWEST_BIN = 2
-"""The bins below it contain hum and offset."""
+"""The lowest bin that is used; the bins below it contain hum and offset."""
 
 FLOOR = 60.0
 """Local maxima further below the clip's maximum, in dB, do not count as peaks."""

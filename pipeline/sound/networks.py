@@ -22,7 +22,7 @@ LONGEST = 512
 spectra."""
 
 MOST_PARAMETERS = 2_000_000
-"""Largest number of parameters of a network or ensemble; a few thousand clips cannot train more."""
+"""Maximum number of parameters of a network or ensemble; few clips cannot train more."""
 
 QUIET = 1e-3
 """Modulation power that is added before the logarithm, so that a band without modulation
@@ -132,7 +132,7 @@ def cnn(shape: tuple[int, int], classes: int, dropout: float, width: float = 1.0
 
 
 def _spectrogram_stream(x: keras.KerasTensor, width: float) -> keras.KerasTensor:
-    """Four convolutions over pairs of frames, pooled over time and frequency.
+    """Build four convolutions over pairs of frames, pooled over time and frequency.
 
     Frames that are short enough for a rotor's rate are shorter than these convolutions need, so
     pairs are averaged first. Pooling comes before normalisation: the maximum is the same unless
@@ -154,7 +154,7 @@ def _spectrogram_stream(x: keras.KerasTensor, width: float) -> keras.KerasTensor
 
 
 def _modulation_stream(x: keras.KerasTensor, width: float) -> keras.KerasTensor:
-    """Two convolutions over bands and rates, then a dense layer, for which positions differ."""
+    """Build two convolutions over bands and rates, and a dense layer that keeps positions apart."""
     x = keras.layers.BatchNormalization(momentum=MOMENTUM)(modulation_spectrum(x))
     for filters in _filters(width, 16, 32):
         x = _normalised(keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(x))

@@ -1,4 +1,4 @@
-"""Peaks, as a share of full scale, from which on sound does not count as silence."""
+"""Define silence: the peaks, as a share of full scale, below which a sound is silent."""
 
 CLIP = 1e-4
 """A clip whose peak is below this is left out of a dataset: 80 dB below full scale, or three steps

@@ -1,1 +1,1 @@
-"""What runs, in order: one module per stage, each only with its `main` and its closing line."""
+"""Run the pipeline: one module per stage, each with only its `main` and its closing line."""

@@ -46,7 +46,7 @@ REASONS = (
 
 
 def store_failed(error: BaseException) -> bool:
-    """Whether an error is a failure of the store (gone, slow, full, faulty) and not our mistake."""
+    """Whether an error is a failure of the store (gone, slow, full, faulty), not a bug of ours."""
     if isinstance(error, MlflowException):
         return error.error_code in TRANSIENT | REFUSED
     return disk_full(error) or type(error).__module__.partition(".")[0] in STORE_LIBRARIES

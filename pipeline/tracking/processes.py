@@ -10,7 +10,7 @@ PROCESS = "pipeline.process"
 
 
 def this_process() -> str:
-    """Return the name of this process: host, start in seconds since 1970, number."""
+    """Return the name of this process: host, start in seconds since 1970, process id."""
     return f"{socket.gethostname()}:{psutil.Process().create_time():.0f}:{os.getpid()}"
 
 

@@ -56,7 +56,7 @@ def lineage() -> dict[str, str]:
 
 
 def machine() -> str:
-    """Describe the machine; on an equal machine a training gives equal weights, to the bit.
+    """Describe the machine; equal machines train to bit-identical weights.
 
     Returns
     -------

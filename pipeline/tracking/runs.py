@@ -249,7 +249,7 @@ def log_model(
     described = {
         "signature": infer_signature(example, network.predict(example, verbose=0)),
         "input_example": example,
-        # all that is needed to predict the label of a waveform
+        # the files that are needed to predict the label of a waveform
         "extra_files": [str(paths.MODEL_SPEC), str(paths.DATASET)],
         # Given here, because MLflow needs another process and half a minute to find them out.
         "pip_requirements": [

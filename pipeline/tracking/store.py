@@ -92,7 +92,7 @@ def database() -> Path | None:
 
 
 def _check_scheme() -> None:
-    """Refuse an address that MLflow would take for a folder of files, which it supports no more."""
+    """Refuse an address that MLflow would read as a folder, which it no longer supports."""
     scheme = (urlsplit(uri()).scheme or uri()).partition("+")[0]
     known = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
     if scheme not in known:
@@ -105,7 +105,7 @@ def _check_scheme() -> None:
 
 @contextmanager
 def fail_fast() -> Iterator[None]:
-    """Do not wait for a server that does not answer, as long as the context lasts."""
+    """Within the context, do not wait for a server that does not answer."""
     before = {name: os.environ.get(name) for name in FEW_RETRIES}
     # a still lower setting of the user is kept
     os.environ |= {
@@ -236,7 +236,7 @@ def run(
     try:
         yield active.info.run_id
     except BaseException as error:
-        # If the store is gone the run stays open; the next start finds out by its process.
+        # If the store is gone, the run stays open until `close_dead_runs` closes it.
         with fail_fast(), suppress(Exception):
             mlflow.end_run("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise

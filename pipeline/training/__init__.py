@@ -1,1 +1,1 @@
-"""How a network is trained: fitting, calibration, hyper-parameter search, cross-validation."""
+"""Train networks: fitting, calibration, hyper-parameter search and cross-validation."""

@@ -27,7 +27,7 @@ RANGE = (0.05, 20.0)
 
 
 def fit_temperature(probabilities: NDArray[np.floating], codes: NDArray[np.integer]) -> float:
-    """Return the temperature that minimises the log loss on clips that did not train.
+    """Return the temperature that minimises the log loss on clips not used in training.
 
     Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017). As in
     Platt's method, one clip with unknown label is added to the fold: without it, a fold without
@@ -115,19 +115,19 @@ def calibration_error(bins: pd.DataFrame) -> float:
 
 
 def threshold(confidence: NDArray[np.floating], coverage: float) -> float:
-    """Return the highest threshold at which at least a given share of the clips is answered.
+    """Return the highest threshold at which at least a given share of the clips gets a label.
 
     Parameters
     ----------
     confidence : array, shape (clips,), float
         The highest probability of each clip of the validation fold.
     coverage : float
-        Lowest share of these clips that are answered.
+        Smallest share of these clips that gets a label.
 
     Returns
     -------
     float
-        A clip is answered if its highest probability is at least this.
+        A clip gets a label if its highest probability is at least this.
     """
     return float(np.quantile(confidence, 1 - coverage, method="lower"))
 
@@ -143,8 +143,8 @@ def trade_off(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> pd.
     Returns
     -------
     DataFrame
-        One row per threshold, ascending: ``threshold``, ``coverage`` (share of the clips that are
-        answered) and ``accuracy`` (share of these that are right).
+        One row per threshold, ascending: ``threshold``, ``coverage`` (share of the clips that get
+        a label) and ``accuracy`` (share of these labels that are right).
     """
     order = np.argsort(-confidence, kind="stable")
     answered = np.arange(1, order.size + 1)
@@ -155,5 +155,5 @@ def trade_off(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> pd.
             "accuracy": np.cumsum(right[order]) / answered,
         }
     )
-    # clips with the same confidence are answered together
+    # clips with the same confidence pass or fail a threshold together
     return table.drop_duplicates("threshold", keep="last").iloc[::-1].reset_index(drop=True)

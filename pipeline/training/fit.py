@@ -27,7 +27,7 @@ one-hot targets, array, shape (windows, classes), float32."""
 
 @dataclass(frozen=True)
 class Data:
-    """What a network is trained on, and what chooses its epoch. The test fold is not in it."""
+    """The clips that train a network and those that choose its epoch, without the test fold."""
 
     train: Example
     """Features in decibels, shape (windows, bands, frames), because augmentation works on these."""
@@ -44,9 +44,9 @@ class Fitted:
     model: keras.Model
     history: pd.DataFrame
     """One row per epoch: ``epoch`` from 1, and the losses and accuracies on the training folds and,
-    if there is one, on the validation fold. Of an ensemble, the history of its first network."""
+    if there is one, on the validation fold. An ensemble has the history of its first network."""
     best: pd.Series
-    """The row of the history for the epoch whose weights the model has. Of an ensemble, the
+    """The row of the history for the epoch whose weights the model has. For an ensemble, the
     validation figures are those of the averaged network."""
 
 
@@ -151,7 +151,7 @@ def fit(
 
 
 def seeds(seed: int, ensemble: int) -> list[int]:
-    """Return a seed for each network of an ensemble; no other seed or size has the same ones."""
+    """Return a seed for each network of an ensemble; another seed or size gives other ones."""
     return [derived_seed(seed, "ensemble", ensemble, member) for member in range(ensemble)]
 
 

@@ -1,7 +1,7 @@
 """Search hyper-parameters: run the trials of a study in waves, one trial per process.
 
 What a wave tries, and which of its trials are pruned, depends only on the waves before it and not
-on which trial is faster. So the same search with the same number of processes finds the same.
+on which trial is faster. So a search gives the same result with the same number of processes.
 """
 
 import time

@@ -24,11 +24,11 @@ STUDY = "pipeline.study"
 
 
 def start(train: TrainParams, tune: TuneParams, dataset: str, test_fold: int) -> optuna.Study:
-    """Open the study of a search, new or resumed, ready to be asked for trials.
+    """Open the study of a search, new or resumed, ready to suggest trials.
 
-    A new study first tries what `train` says and, with ``tune.warm_start``, the best trial of the
-    last search on the same dataset and test fold. In a resumed one, the trials of processes that
-    were killed are settled.
+    A new study first tries the values of `train` and, with ``tune.warm_start``, the best trial of
+    the last search on the same dataset and test fold. In a resumed study, the trials of processes
+    that were killed are closed.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def storage() -> str:
 
 
 def enqueue_defaults(study: optuna.Study, train: TrainParams, tune: TuneParams) -> None:
-    """Make what `train` says the first trial, so that no search ends worse than no search."""
+    """Make the values of `train` the first trial, so that a search cannot make them worse."""
     defaults = first_trial(train, tune)
     if defaults is not None:
         study.enqueue_trial(defaults)
@@ -182,7 +182,7 @@ def enqueue_last(study: optuna.Study, about: dict[str, Any], tune: TuneParams) -
 
 
 def close_dead_trials(study: optuna.Study) -> None:
-    """Settle the running trials of processes on this machine that no longer exist.
+    """Close the running trials of processes on this machine that no longer exist.
 
     A trial that has written its values counts. Any other has failed, and its parameters are queued
     again.

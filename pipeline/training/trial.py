@@ -27,7 +27,7 @@ SECONDS = "seconds"
 VALUES = "values"
 """User attributes of a trial: how many epochs it ran, how many parameters its network has, why it
 failed, its MLflow run, how long it took, and its values. It writes its values before it ends, so
-that they count even if the search is killed before the study is told."""
+that they count even if the search is killed before it updates the study."""
 
 OnEpoch = Callable[[int, dict[str, float]], None]
 """Called with the number of an epoch, from 1, and its metrics."""
@@ -104,12 +104,12 @@ def run(
 def attempt(
     trial: optuna.Trial, train_network: "Callable[[OnEpoch], fit.Fitted]", tune: TuneParams
 ) -> list[float] | None:
-    """Train a network, report every epoch to a trial, and write down how it ended.
+    """Train a network, report every epoch to a trial, and record how the trial ended.
 
     Parameters
     ----------
     trial : optuna.Trial
-        Receives the log loss of every epoch, and at last its values as a user attribute.
+        Receives the log loss of every epoch, and finally its values as a user attribute.
     train_network : callable
         Trains and calls the function that it is given after every epoch.
     tune : TuneParams

@@ -56,7 +56,7 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def finish(study: optuna.Study, number: int, values: list[float] | None) -> None:
-    """Tell `study` how a trial ended: with values, pruned (None) or failed (an empty list)."""
+    """Record in `study` how a trial ended: with values, pruned (None) or failed (empty list)."""
     if values:
         study.tell(number, values)
     else:

@@ -1,4 +1,4 @@
-"""Read what datasets say about their clips: file names and tables of metadata."""
+"""Read the file names and metadata tables of datasets, and check them."""
 
 import csv
 from collections.abc import Iterable, Iterator
@@ -68,7 +68,7 @@ def _fits_a_table(text: str) -> bool:
 
 
 def read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """Read a table of metadata; all of it is text, also what looks like numbers.
+    """Read a table of metadata as text, even where it looks like numbers.
 
     Parameters
     ----------
