@@ -198,8 +198,7 @@ class AugmentParams(Section):
     equaliser: float = Field(
         ge=0,
         le=40,
-        description="largest gain or loss of a random filter, in dB, as of another microphone or"
-        " room",
+        description="largest boost or cut by a random filter, in dB: another microphone or room",
     )
     noise: float = Field(ge=0, le=1, description="share of the clips that steady noise is added to")
     time_mask: float = Field(

@@ -117,10 +117,16 @@ def _extract_tar(archive: Path, file: IO[bytes], folder: Path) -> None:
 def _check_member(archive: Path, name: str, plain: bool) -> None:
     # All links are refused: Python's filter, which allows harmless ones, has had holes.
     if not plain:
-        raise UserError(f"{archive} is not safe to unpack: {name} is a link or a device.")
+        raise UserError(
+            f"{archive} is not safe to unpack, because {name} is a link or a device: get another"
+            " archive."
+        )
     path = PureWindowsPath(name)  # understands both kinds of slashes, and drive letters
     if path.anchor or ".." in path.parts:
-        raise UserError(f"{archive} is not safe to unpack: {name} leads out of the folder.")
+        raise UserError(
+            f"{archive} is not safe to unpack, because {name} leads out of the folder: get another"
+            " archive."
+        )
 
 
 def _check_room(archive: Path, size: int, free: int) -> None:

@@ -80,7 +80,8 @@ def fetch(url: str, checksum: str | None, folder: Path, file_name: str) -> Path:
         ) from None
     except OSError as error:
         raise UserError(
-            f"{file_name} cannot be written to {folder}: {error.strerror or error}."
+            f"{file_name} cannot be written to {folder} ({error.strerror or error}): check the disk"
+            " and the permissions, then run again."
         ) from None
     part.unlink(missing_ok=True)
     return folder / Path(path).name
@@ -151,7 +152,9 @@ def _download(url: str, part: Path) -> None:
     except lost:
         why = "cannot be reached or the connection breaks"
     except exceptions.RequestException as error:
-        raise UserError(f"{shown(url)} is not an address to download from: {error}.") from None
+        raise UserError(
+            f"{shown(url)} is not an address to download from ({error}): correct dataset.source."
+        ) from None
     kept = part.stat().st_size if part.exists() else 0
     raise UserError(
         f"{shown(url)} {why}, after {TRIES} tries; {kept} bytes are kept: check the network and"

@@ -56,8 +56,8 @@ def check(table: pd.DataFrame) -> None:
         )
     if table["fold"].nunique() < FEWEST_FOLDS:
         raise UserError(
-            f"The clips are in {table['fold'].nunique()} folds and {FEWEST_FOLDS} are needed:"
-            " one to train, one to validate, one to test."
+            f"The clips are in {table['fold'].nunique()} folds and {FEWEST_FOLDS} are needed (to"
+            " train, to validate, to test): divide them into more folds."
         )
     spread = table.groupby("label")["fold"].nunique()
     if spread.min() < FEWEST_FOLDS:

@@ -59,7 +59,7 @@ def compare(original: Training, repeated: Training) -> Comparison:
     Returns
     -------
     Comparison
-        They agree if the data are the same and the weights and metrics are equal to the bit. On
+        They agree if the data are the same and the weights and metrics are bit-identical. On
         another machine or with other libraries it is enough that the metrics and, on average, the
         probabilities differ by at most :data:`TOLERANCE`.
     """
@@ -74,26 +74,26 @@ def compare(original: Training, repeated: Training) -> Comparison:
     same_labels = int((both["predicted"] == both["predicted_repeated"]).sum())
     lines = (
         f"data         {'; '.join(data) or 'equal'}",
-        f"weights      {'equal to the bit' if same_weights else 'different'}",
+        f"weights      {'bit-identical' if same_weights else 'different'}",
         f"predictions  {same_labels} of {len(both)} test clips get the same label; the"
         f" probabilities differ by {apart.mean():.1e} on average and by at most {apart.max():.1e}",
         *(f"{name:12} {was:.4f} before, {now:.4f} now" for name, (was, now) in metrics.items()),
         f"environment  {'; '.join(environment) or 'same libraries and machine'}",
     )
     if data:
-        return Comparison(False, lines, f"its data are different ({'; '.join(data)})")
+        return Comparison(False, lines, f"the data differ ({'; '.join(data)})")
     if len(both) < len(original.predictions):
         lost = len(original.predictions) - len(both)
-        return Comparison(False, lines, f"{lost} of its test clips have no prediction now")
+        return Comparison(False, lines, f"{lost} test clips have no prediction any more")
     if same_weights and same_metrics:
-        return Comparison(True, lines, "weights and metrics are equal to the bit")
+        return Comparison(True, lines, "weights and metrics are bit-identical")
     if not environment:
         return Comparison(False, lines, "the same machine and libraries gave another result")
     largest = max(float(apart.mean()), *(abs(now - was) for was, now in metrics.values()))
     return Comparison(
         largest <= TOLERANCE,
         lines,
-        f"not to the bit ({'; '.join(environment)}); metrics and probabilities are"
+        f"not bit-identical ({'; '.join(environment)}); metrics and probabilities are"
         f" {'within' if largest <= TOLERANCE else 'beyond'} the tolerance of {TOLERANCE:g}",
     )
 

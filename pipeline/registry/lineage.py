@@ -92,7 +92,7 @@ def tag_image(client: MlflowClient, models: list[ModelReference], image: str) ->
     """
     versions = [model.version for model in models if model.version]
     if len(versions) != 1:
-        raise UserError("--image needs a reference that leads to exactly one version.")
+        raise UserError("--image needs exactly one version: name it by its number or alias.")
     if not re.search(r"sha256:[0-9a-f]{64}$", image):
         raise UserError(f"--image is {image}: it must end in a digest, sha256:...")
     client.set_model_version_tag(versions[0].name, versions[0].version, IMAGE, image)

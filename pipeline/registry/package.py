@@ -128,7 +128,7 @@ def fetch(source: str, folder: Path) -> str:
     except (MlflowException, OSError) as error:
         raise UserError(
             f"{source} cannot be downloaded from the store at {store.address()}"
-            f" ({type(error).__name__}): were its artifacts moved or deleted?"
+            f" ({type(error).__name__}): restore the artifacts if they were moved or deleted."
         ) from error
 
 

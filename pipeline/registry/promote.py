@@ -98,7 +98,9 @@ def previous(client: MlflowClient, name: str) -> str:
     for number in reversed(earlier):
         if number != now and exists(client, name, number):
             return number
-    raise UserError(f"{name} has no earlier champion to go back to.")
+    raise UserError(
+        f"{name} has no earlier champion to go back to: promote a version by its number."
+    )
 
 
 def exists(client: MlflowClient, name: str, number: str) -> bool:

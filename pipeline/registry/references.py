@@ -74,7 +74,10 @@ def resolve(client: MlflowClient, name: str, reference: str) -> list[ModelRefere
         )
     run_ids = runs_of_commit(client, commit)
     if not run_ids:
-        raise UserError(f"no training run at {store.address()} was made from commit {commit}.")
+        raise UserError(
+            f"no training run at {store.address()} was made from commit {commit}: name a version,"
+            " an alias or a run."
+        )
     return [ModelReference(run_id, version_of_run(client, run_id)) for run_id in run_ids]
 
 
@@ -133,7 +136,9 @@ def card_of_service(address: str) -> dict[str, Any]:
             return {**card, "name": card["name"], "version": card["version"], "at": address}
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = getattr(error, "reason", None) or type(error).__name__
-        raise UserError(f"{url} does not say which model the service has: {why}.") from None
+        raise UserError(
+            f"{url} does not say which model the service has ({why}): check the address."
+        ) from None
 
 
 def card_of_bento(tag: str) -> dict[str, Any]:

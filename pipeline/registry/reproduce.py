@@ -114,7 +114,8 @@ def commit_of(tags: Mapping[str, str]) -> str:
     commit = tags.get("lineage.git_commit", "unknown")
     if commit == "unknown":
         raise UserError(
-            "it was trained outside a git repository, so there is no record of its code."
+            "the version cannot be trained again: it was trained outside a git repository, so there"
+            " is no record of its code."
         )
     if provenance.git("cat-file", "-e", f"{commit}^{{commit}}") is None:
         raise UserError(f"commit {commit} is not in this clone: `git fetch` it first.")
@@ -122,8 +123,8 @@ def commit_of(tags: Mapping[str, str]) -> str:
     lost = [file for file in changed if file.startswith((CODE, "unknown"))]
     if tags.get("lineage.git_dirty") != "false" and lost:
         raise UserError(
-            f"it was trained with changes that were not committed and cannot be restored:"
-            f" {', '.join(lost)} differed from commit {commit}."
+            f"the version cannot be trained again: {', '.join(lost)} differed from commit {commit},"
+            " and the changes were never committed."
         )
     return commit
 
@@ -194,7 +195,10 @@ def restore(client: MlflowClient, run: Run, tree: Path, search: bool) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         file = download(client, run, paths.PARAMS.name, Path(temporary))
         if file is None:
-            raise UserError(f"the run {run.info.run_id} has lost its {paths.PARAMS}.")
+            raise UserError(
+                f"the run {run.info.run_id} has lost its {paths.PARAMS}: without it the version"
+                " cannot be trained again."
+            )
         yaml = YAML()
         values = yaml.load(file.read_text(encoding="utf-8"))
         if not search:

@@ -71,7 +71,9 @@ def read_card(folder: Path) -> dict[str, Any]:
             " (`make run`)."
         ) from None
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}.") from None
+        raise UserError(
+            f"{file} cannot be read ({error.strerror}): run `python -m pipeline package` again."
+        ) from None
     except KeyError:
         raise UserError(
             f"{file} is from an earlier release: run `python -m pipeline package` again."

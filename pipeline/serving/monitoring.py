@@ -148,7 +148,10 @@ def reserve_space() -> None:
             with file.open("r+b") as held:
                 os.posix_fallocate(held.fileno(), 0, file.stat().st_size)
     except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror}.") from None
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror}): free some space, or set"
+            " PROMETHEUS_MULTIPROC_DIR to another folder."
+        ) from None
 
 
 def exposition(registry: CollectorRegistry | None = None) -> tuple[bytes, str]:

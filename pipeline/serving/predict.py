@@ -253,7 +253,7 @@ def read(out: Path) -> list[Row]:
     except csv.Error:
         raise UserError(f"{out} exists but is not a table: choose another --out.") from None
     except OSError as error:
-        raise UserError(f"{out} cannot be read: {error.strerror}.") from None
+        raise UserError(f"{out} cannot be read ({error.strerror}): choose another --out.") from None
 
 
 def write(out: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
@@ -280,7 +280,9 @@ def write(out: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
             writer.writerows(rows)
         unfinished.replace(out)
     except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror}.") from None
+        raise UserError(
+            f"{out} cannot be written ({error.strerror}): choose another --out."
+        ) from None
 
 
 def _open(table: Path, mode: str = "r") -> IO[str]:

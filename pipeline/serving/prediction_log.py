@@ -127,7 +127,7 @@ def read(files: Iterable[Path]) -> tuple[list[dict[str, Any]], int]:
                 first = first or number
         if first and len(predictions) == before:
             raise UserError(
-                f"{file} is not a log of predictions: line {first} is not a prediction, nor is any"
-                " other line."
+                f"{file} is not a log of predictions (line {first} is not a prediction, nor is any"
+                " other line): name the log files of a service."
             )
     return predictions, damaged

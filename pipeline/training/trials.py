@@ -174,7 +174,7 @@ def summary(trials: list[FrozenTrial], known: int, best: Best, tune: TuneParams)
         reason = failed[0].user_attrs[REASON].rstrip(".")
         parts += [f"{len(failed)} failed ({reason})"]
     if late := tune.trials - len(trials):
-        parts += [f"{late} not started because tune.timeout was over"]
+        parts += [f"{late} not started within tune.timeout"]
     values = ", ".join(
         f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
         for key, value in best.params.items()

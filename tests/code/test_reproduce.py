@@ -44,7 +44,7 @@ ORIGINAL = Training(
 def test_equal_weights_metrics_and_data_are_equal_to_the_bit() -> None:
     compared = comparison.compare(ORIGINAL, ORIGINAL)
     assert compared.agrees
-    assert compared.verdict == "weights and metrics are equal to the bit"
+    assert compared.verdict == "weights and metrics are bit-identical"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_the_same_audio_with_other_labels_folds_or_recordings_is_not_the_same_da
     repeated = replace(ORIGINAL, clips=CLIPS.assign(**change))
     compared = comparison.compare(ORIGINAL, repeated)
     assert not compared.agrees
-    assert compared.verdict == f"its data are different ({difference})"
+    assert compared.verdict == f"the data differ ({difference})"
     assert difference in compared.lines[0]
 
 
@@ -80,7 +80,7 @@ def test_other_weights_agree_only_on_another_machine_and_within_the_tolerance() 
     elsewhere = replace(other, tags={**ORIGINAL.tags, "lineage.keras": "2"})
     compared = comparison.compare(ORIGINAL, elsewhere)
     assert compared.agrees
-    assert "not to the bit (keras 1 before, 2 now)" in compared.verdict
+    assert "not bit-identical (keras 1 before, 2 now)" in compared.verdict
     worse = replace(elsewhere, metrics={**ORIGINAL.metrics, "accuracy": 0.9})
     assert not comparison.compare(ORIGINAL, worse).agrees
 

@@ -199,7 +199,7 @@ def test_a_shift_has_the_usual_names(excess: float, name: str) -> None:
 
 def test_files_that_are_not_prediction_logs_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.log").write_text("\nnot JSON\n")
-    with pytest.raises(UserError, match=r"bad.log is not a log of predictions: line 1"):
+    with pytest.raises(UserError, match=r"bad.log is not a log of predictions \(line 1"):
         prediction_log.read([tmp_path / "bad.log"])
     (tmp_path / "bad.log").write_text("[1]")
     with pytest.raises(UserError, match="line 1"):

@@ -85,7 +85,10 @@ class Dataset:
         for candidate in (where, *sorted(p for p in where.iterdir() if p.is_dir())):
             if (candidate / self.mark).exists():
                 return candidate
-        raise UserError(f"{where} is not a copy of {self.title}: {self.mark} is missing.")
+        raise UserError(
+            f"{where} is not a copy of {self.title}, because {self.mark} is missing: correct"
+            " dataset.source."
+        )
 
     def clips(self, root: Path, params: DatasetParams) -> pd.DataFrame:
         """Read the table of clips.
@@ -116,8 +119,10 @@ class Dataset:
             check_text(table[column].dropna().unique(), column)
         for path in table["path"]:
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-                raise UserError(f"{self.title} lists {path}, which leads out of its folder.")
+                raise UserError(
+                    f"{self.title} lists {path}, which leads out of its folder: correct the path."
+                )
         if table["path"].duplicated().any():
             path = table["path"][table["path"].duplicated()].iloc[0]
-            raise UserError(f"{self.title} lists {path} twice.")
+            raise UserError(f"{self.title} lists {path} twice: keep one of the lines.")
         return table.sort_values("path", ignore_index=True)

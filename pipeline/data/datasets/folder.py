@@ -52,7 +52,7 @@ def read(root: Path, params: DatasetParams) -> pd.DataFrame:
         rows = metadata.read(root / TABLE, ["path"])
         if rows["path"].duplicated().any():
             path = rows["path"][rows["path"].duplicated()].iloc[0]
-            raise UserError(f"{TABLE} lists {path} twice.")
+            raise UserError(f"{root / TABLE} lists {path} twice: keep one of the lines.")
         rows = rows.dropna(subset="path").set_index("path").reindex(columns=_GIVEN).astype("str")
         table = table.reindex(table.index.union(rows.index))
         table.update(rows)
@@ -77,7 +77,7 @@ def _matches(paths: list[str], pattern: str) -> pd.DataFrame:
         expression = re.compile(pattern)
     except re.error as error:
         raise UserError(
-            f"dataset.folder.pattern is not a regular expression: {error} in {pattern!r}."
+            f"dataset.folder.pattern {pattern!r} is not a regular expression ({error}): correct it."
         ) from None
     groups = expression.groupindex.keys()
     if not groups or groups - {"recording", "fold"}:
@@ -90,7 +90,10 @@ def _matches(paths: list[str], pattern: str) -> pd.DataFrame:
         match = expression.search(path)
         # Counting it as a recording of its own could put one recording into two folds.
         if match is None:
-            raise UserError(f"dataset.folder.pattern does not match {path}.")
+            raise UserError(
+                f"dataset.folder.pattern does not match {path}: correct the pattern or rename the"
+                " file."
+            )
         found.append(match.groupdict())
     return pd.DataFrame(found, index=pd.Index(paths, name="path"), dtype="str")
 

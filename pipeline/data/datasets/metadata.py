@@ -94,12 +94,14 @@ def read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         # Only an empty cell is null: "None" may be a label.
         table = pd.read_csv(path, dtype="str", encoding="utf-8-sig", keep_default_na=False)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: the dataset is incomplete.") from None
+        raise UserError(
+            f"{path} is missing, so the dataset is incomplete: get a complete copy."
+        ) from None
     except (ValueError, OSError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as a CSV file: {error}.") from None
+        raise UserError(f"{path} cannot be read as a CSV file ({error}): correct it.") from None
     for column in columns:
         if column not in table:
-            raise UserError(f"{path} has no column {column!r}.")
+            raise UserError(f"{path} has no column {column!r}: add it.")
     return pd.DataFrame({name: table[name].str.strip() for name in table}).replace("", pd.NA)
 
 
@@ -166,7 +168,9 @@ def whole_numbers(cells: pd.Series, where: str) -> pd.Series:
     """
     wrong = cells.dropna()[lambda text: ~text.str.fullmatch(r"[+-]?\d{1,9}")]
     if len(wrong):
-        raise UserError(f"{where} contains {wrong.iloc[0]!r}, which is not a whole number.")
+        raise UserError(
+            f"{where} contains {wrong.iloc[0]!r}, which is not a whole number: correct it."
+        )
     return cells.astype("Int64")
 
 
