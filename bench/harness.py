@@ -255,7 +255,7 @@ def percentiles(answers: Sequence[Answer], *shares: float) -> list[float]:
     return [float(value) * 1000 for value in np.percentile(times, shares)]
 
 
-def goes_on_growing(memory: Sequence[int], rounds: int = 5) -> int:
+def growth_per_round(memory: Sequence[int], rounds: int = 5) -> int:
     """Return by how much the memory grows in every round.
 
     Without a leak, the pools of the allocator are full after some rounds, and later rounds need no

@@ -92,7 +92,7 @@ def measure(
     of_known, of_unknown = (metrics.confidence(clips, known) for clips in (test, strange))
     return {
         "accuracy": float((test["label"] == test["predicted"]).mean()),
-        **metrics.answered(test, known, threshold),
+        **metrics.abstention_figures(test, known, threshold),
         "rejected": float((of_unknown < threshold).mean()),
         "auroc": float(
             roc_auc_score(

@@ -139,5 +139,5 @@ def _describe(name: str) -> dict[str, Any] | None:
 
 def _has_provider() -> bool:
     """Whether the account has an identity provider for GitHub; it can have only one."""
-    known = api.client("iam").list_open_id_connect_providers()["OpenIDConnectProviderList"]
-    return any("token.actions.githubusercontent.com" in one["Arn"] for one in known)
+    listed = api.client("iam").list_open_id_connect_providers()["OpenIDConnectProviderList"]
+    return any("token.actions.githubusercontent.com" in one["Arn"] for one in listed)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-CLASSES = (
+CLASS_COLOURS = (
     "#2877bb", "#bd8b0b", "#8a1b5c", "#2da399", "#d86265",
     "#3b2eb1", "#607e01", "#bd4ddf", "#256c33", "#ba4293",
 )  # fmt: skip
@@ -24,10 +24,10 @@ TRAINING, VALIDATION = "#0072b2", "#d55e00"
 INK, SOFT, LINE = "#17211f", "#55625f", "#d7dedb"
 """Colours of the text, of less important marks, and of the grid."""
 
-HALF = 6.4
+HALF_WIDTH = 6.4
 """Width in inches of figures that stand side by side, so that their text has one size."""
 
-LONGEST = 24
+LONGEST_LABEL = 24
 """Maximum length of a label in a plot, in characters."""
 
 CHINESE = (
@@ -108,7 +108,7 @@ def svg(picture: "Figure") -> str:
         LINE: "line",
         TRAINING: "training",
         VALIDATION: "validation",
-        **{colour: f"class-{i}" for i, colour in enumerate(CLASSES)},
+        **{colour: f"class-{i}" for i, colour in enumerate(CLASS_COLOURS)},
     }
     for colour, name in properties.items():
         element = element.replace(colour, f"var(--{name})")
@@ -117,7 +117,7 @@ def svg(picture: "Figure") -> str:
 
 def colour(place: int) -> str:
     """Return the colour of the label at `place` in the model's list."""
-    return CLASSES[place % len(CLASSES)]
+    return CLASS_COLOURS[place % len(CLASS_COLOURS)]
 
 
 def readable(label: object) -> str:
@@ -129,8 +129,8 @@ def readable(label: object) -> str:
     'air conditioner'
     """
     text = str(label).replace("_", " ")
-    if len(text) > LONGEST:
-        text = f"{text[: LONGEST - 1]}…"
+    if len(text) > LONGEST_LABEL:
+        text = f"{text[: LONGEST_LABEL - 1]}…"
     return text.replace("$", r"\$")
 
 
@@ -148,7 +148,7 @@ def _look() -> None:
             "axes.edgecolor": SOFT,
             "axes.grid": True,
             "axes.labelcolor": INK,
-            "axes.prop_cycle": cycler(color=CLASSES),
+            "axes.prop_cycle": cycler(color=CLASS_COLOURS),
             "axes.spines.right": False,
             "axes.spines.top": False,
             "axes.titlesize": 12,

@@ -14,7 +14,7 @@ import pandas as pd
 
 from pipeline.errors import UserError
 
-TEXT = frozenset(
+TEXT_COLUMNS = frozenset(
     {
         "dataset",
         "label",
@@ -31,7 +31,9 @@ TEXT = frozenset(
 )
 """Columns that hold text. An empty cell in one of them is an empty string."""
 
-WHOLE = frozenset({"channels", "clips", "epoch", "fold", "sample_rate", "seed", "trial", "window"})
+INTEGER_COLUMNS = frozenset(
+    {"channels", "clips", "epoch", "fold", "sample_rate", "seed", "trial", "window"}
+)
 """Columns that hold whole numbers and are never empty."""
 
 
@@ -48,9 +50,9 @@ def read(path: Path, columns: Iterable[str] | None = None) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The columns in the order of the file. Those in :data:`TEXT` are text and those in
-        :data:`WHOLE` are int64. Pandas infers the type of every other column, and only an empty
-        cell counts as missing.
+        The columns in the order of the file. :data:`TEXT_COLUMNS` are text, and
+        :data:`INTEGER_COLUMNS` are int64. Pandas infers the type of every other column, and only an
+        empty cell counts as missing.
 
     Raises
     ------
@@ -65,10 +67,10 @@ def read(path: Path, columns: Iterable[str] | None = None) -> pd.DataFrame:
         return pd.read_csv(
             path,
             usecols=wanted,
-            dtype={name: str for name in wanted if name in TEXT}
-            | {name: "int64" for name in wanted if name in WHOLE},
+            dtype={name: str for name in wanted if name in TEXT_COLUMNS}
+            | {name: "int64" for name in wanted if name in INTEGER_COLUMNS},
             keep_default_na=False,
-            na_values={name: [""] for name in wanted if name not in TEXT},
+            na_values={name: [""] for name in wanted if name not in TEXT_COLUMNS},
         )
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run `dvc repro` to make it.") from None

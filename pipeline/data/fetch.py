@@ -74,9 +74,9 @@ def fetch(url: str, checksum: str | None, folder: Path, file_name: str) -> Path:
     except ValueError:
         part.unlink(missing_ok=True)
         raise UserError(
-            f"{file_name} from {shown(url)} does not match its checksum {checksum} and was deleted:"
-            " run again to download it again; if the checksum is wrong again, the file has changed"
-            " on the server, so set dataset.source to a copy from elsewhere."
+            f"{file_name} from {printable(url)} does not match its checksum {checksum} and was"
+            " deleted: run again to download it again; if the checksum is wrong again, the file has"
+            " changed on the server, so set dataset.source to a copy from elsewhere."
         ) from None
     except OSError as error:
         raise UserError(
@@ -115,7 +115,7 @@ def verify(path: Path, checksum: str | None) -> None:
         )
 
 
-def shown(url: str) -> str:
+def printable(url: str) -> str:
     """Return an address without user name, password and signature, so that it can be printed.
 
     Parameters
@@ -153,11 +153,12 @@ def _download(url: str, part: Path) -> None:
         why = "cannot be reached or the connection breaks"
     except exceptions.RequestException as error:
         raise UserError(
-            f"{shown(url)} is not an address to download from ({error}): correct dataset.source."
+            f"{printable(url)} is not an address to download from ({error}): correct"
+            " dataset.source."
         ) from None
     kept = part.stat().st_size if part.exists() else 0
     raise UserError(
-        f"{shown(url)} {why}, after {TRIES} tries; {kept} bytes are kept: check the network and"
+        f"{printable(url)} {why}, after {TRIES} tries; {kept} bytes are kept: check the network and"
         " run again to continue, or set dataset.source to a local copy."
     )
 
@@ -214,7 +215,7 @@ def _check_status(url: str, response: "Response") -> None:
         raise requests.HTTPError(problem)
     if response.status_code >= 400:
         raise UserError(
-            f"{shown(url)} {problem}: check the address, or set dataset.source to a local copy."
+            f"{printable(url)} {problem}: check the address, or set dataset.source to a local copy."
         )
 
 
@@ -222,8 +223,8 @@ def _check_room(url: str, missing: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if missing > free:
         raise UserError(
-            f"{shown(url)} needs {missing / 1e9:.1f} GB and only {free / 1e9:.1f} GB are free for"
-            f" {folder}: make room on the disk, or set dataset.source to a local copy."
+            f"{printable(url)} needs {missing / 1e9:.1f} GB and only {free / 1e9:.1f} GB are free"
+            f" for {folder}: make room on the disk, or set dataset.source to a local copy."
         )
 
 

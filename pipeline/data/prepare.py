@@ -127,7 +127,7 @@ def usual_seconds(seconds: pd.Series) -> float:
     return float(min(max(most, 1.0), 10.0))
 
 
-def materialise(root: Path, files: list[str]) -> None:
+def copy_clips(root: Path, files: list[str]) -> None:
     """Put the clips, and nothing else, into the stage's output folder.
 
     Parameters

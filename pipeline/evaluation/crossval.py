@@ -51,8 +51,8 @@ def log(
     tags = {
         store.STAGE: "crossval",
         MLFLOW_RUN_NOTE: protocol(crossval.validate_),
-        **provenance.of_dataset(card),
-        **provenance.lineage(),
+        **provenance.dataset_tags(card),
+        **provenance.lineage_tags(),
     }
     # the number of workers changes no figure
     settings = crossval.model_dump(mode="json", by_alias=True, exclude={"workers"})

@@ -137,7 +137,7 @@ def playable(found: pd.DataFrame, dataset: str, labels: list[str]) -> list[dict[
     """
 
     def shown(label: str, probability: float) -> dict[str, Any]:
-        colour = labels.index(label) % len(drawing.CLASSES)
+        colour = labels.index(label) % len(drawing.CLASS_COLOURS)
         return {"name": label, "probability": probability, "colour": colour}
 
     return [

@@ -39,20 +39,20 @@ def test_figures(
     Returns
     -------
     dict
-        What :func:`metrics` and :func:`answered` return, ``temperature``,
+        What :func:`main_figures` and :func:`abstention_figures` return, ``temperature``,
         ``calibration_error``, and ``calibration_error_before`` and ``log_loss_before`` of the
         uncalibrated predictions.
     """
     threshold = calibration.threshold(confidence(validation, labels), settings.coverage)
     return {
-        **metrics(predictions, labels, settings),
+        **main_figures(predictions, labels, settings),
         "temperature": temperature,
         "calibration_error": calibration.calibration_error(reliability(predictions, labels)),
         "calibration_error_before": calibration.calibration_error(
             reliability(uncalibrated, labels)
         ),
         "log_loss_before": log_loss(uncalibrated, labels),
-        **answered(predictions, labels, threshold),
+        **abstention_figures(predictions, labels, threshold),
     }
 
 
@@ -96,7 +96,7 @@ def crossval_figures(
     }
 
 
-def metrics(
+def main_figures(
     predictions: pd.DataFrame, labels: list[str], settings: EvaluateParams
 ) -> dict[str, float]:
     """Compute the main figures of a set of predictions.
@@ -158,12 +158,12 @@ def interval(
     -------
     low, high : float
     """
-    low, high = resampled(right, recordings, settings)
+    low, high = bootstrap_interval(right, recordings, settings)
     score_low, score_high = _score_interval(right, recordings, settings.confidence)
     return min(low, score_low), max(high, score_high)
 
 
-def resampled(
+def bootstrap_interval(
     values: np.ndarray, recordings: np.ndarray, settings: EvaluateParams
 ) -> tuple[float, float]:
     """Compute the bootstrap interval of a mean over clips by resampling recordings.
@@ -280,7 +280,9 @@ def trade_off(predictions: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
     return calibration.trade_off(confidence(predictions, labels), right)
 
 
-def answered(predictions: pd.DataFrame, labels: list[str], threshold: float) -> dict[str, float]:
+def abstention_figures(
+    predictions: pd.DataFrame, labels: list[str], threshold: float
+) -> dict[str, float]:
     """Compute the figures of a model that abstains below a threshold.
 
     Parameters

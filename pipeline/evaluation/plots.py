@@ -96,7 +96,7 @@ def per_class(scores: pd.DataFrame) -> "Figure":
     colours = np.array([drawing.colour(place) for place in range(len(scores))])
     order = scores["f1"].to_numpy().argsort(kind="stable")[::-1]
     scores, colours = scores.iloc[order], colours[order]
-    picture = drawing.figure(drawing.HALF, 1.6 + 0.34 * len(scores))
+    picture = drawing.figure(drawing.HALF_WIDTH, 1.6 + 0.34 * len(scores))
     axes = picture.subplots()
     rows = np.arange(len(scores))
     axes.hlines(rows, scores["precision"], scores["recall"], color=drawing.LINE, lw=3, zorder=1)
@@ -128,7 +128,7 @@ def reliability(bins: pd.DataFrame, title: str) -> "Figure":
     -------
     Figure
     """
-    picture = drawing.figure(drawing.HALF, 5.2)
+    picture = drawing.figure(drawing.HALF_WIDTH, 5.2)
     upper, lower = picture.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], ls=":", color=drawing.SOFT, label="perfectly calibrated")
     upper.vlines(bins["confidence"], bins["confidence"], bins["accuracy"], color=drawing.LINE, lw=3)
@@ -159,7 +159,7 @@ def abstention(trade_off: pd.DataFrame, title: str) -> "Figure":
     -------
     Figure
     """
-    picture = drawing.figure(drawing.HALF, 3.8)
+    picture = drawing.figure(drawing.HALF_WIDTH, 3.8)
     axes = picture.subplots()
     axes.plot(trade_off["coverage"], trade_off["accuracy"], ".-", color=drawing.TRAINING)
     axes.set(
@@ -193,13 +193,13 @@ def comparison(
     picture = drawing.figure(7, 1.0 + 0.34 * len(rows))
     axes = picture.subplots()
     for place, (who, value) in enumerate(rows):
-        mine = who == name
-        colour = drawing.VALIDATION if mine else drawing.TRAINING
-        axes.plot(value, place, "D" if mine else "o", color=colour)
-        if mine:
+        is_ours = who == name
+        colour = drawing.VALIDATION if is_ours else drawing.TRAINING
+        axes.plot(value, place, "D" if is_ours else "o", color=colour)
+        if is_ours:
             axes.hlines(place, low, high, color=colour, lw=2)
         axes.annotate(
-            f"{value:.1%}", (high if mine else value, place), xytext=(8, 0),
+            f"{value:.1%}", (high if is_ours else value, place), xytext=(8, 0),
             textcoords="offset points", va="center",
         )  # fmt: skip
     axes.set_yticks(range(len(rows)), [who for who, _ in rows])

@@ -104,7 +104,7 @@ def compare(predictions: pd.DataFrame, settings: EvaluateParams) -> pd.DataFrame
         hits = right[protocol].to_numpy()
         gain = hits - right[first].to_numpy()
         low, high = metrics.interval(hits, recording, settings)
-        gain_low, gain_high = metrics.resampled(gain, recording, settings)
+        gain_low, gain_high = metrics.bootstrap_interval(gain, recording, settings)
         rows.append(
             {
                 "protocol": protocol,

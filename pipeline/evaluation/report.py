@@ -174,8 +174,8 @@ def comparison(card: dict[str, Any], clips: pd.DataFrame) -> Comparison | None:
     Comparison or None
         None if there are no published figures for the dataset.
     """
-    known = published.FIGURES.get(card["name"])
-    if not known:
+    others = published.FIGURES.get(card["name"])
+    if not others:
         return None
     figures, ours = tables.read_json(paths.METRICS), "one test fold"
     if paths.CROSSVAL.exists():
@@ -183,11 +183,11 @@ def comparison(card: dict[str, Any], clips: pd.DataFrame) -> Comparison | None:
         if set(scored["path"]) == set(clips["path"]):
             figures, ours = tables.read_json(paths.CROSSVAL), f"all {len(card['folds'])} folds"
     drawn = plots.comparison(
-        {entry.who: entry.accuracy for entry in known},
+        {entry.who: entry.accuracy for entry in others},
         f"this model, {ours}",
         (figures["accuracy_low"], figures["accuracy"], figures["accuracy_high"]),
     )
-    return Comparison(drawing.svg(drawn), ours, known)
+    return Comparison(drawing.svg(drawn), ours, others)
 
 
 def pictures(predictions: pd.DataFrame, labels: list[str], test_fold: str) -> dict[str, str]:
@@ -252,7 +252,7 @@ def mistakes(predictions: pd.DataFrame, labels: list[str]) -> list[dict[str, Any
                 key: {
                     "name": row[key],
                     "probability": float(row[f"p_{row[key]}"]),
-                    "colour": labels.index(row[key]) % len(drawing.CLASSES),
+                    "colour": labels.index(row[key]) % len(drawing.CLASS_COLOURS),
                 }
                 for key in ("label", "predicted")
             },

@@ -46,7 +46,7 @@ def history(trials: pd.DataFrame) -> "Figure":
     -------
     Figure
     """
-    picture = drawing.figure(drawing.HALF, 3.8)
+    picture = drawing.figure(drawing.HALF_WIDTH, 3.8)
     axes = picture.subplots()
     axes.set(title="Hyper-parameter search", xlabel="trial", ylabel="validation log loss")
     if trials.empty:
@@ -88,7 +88,7 @@ def pareto(trials: pd.DataFrame) -> "Figure":
 
     trials = trials.dropna(subset="parameters").sort_values("parameters")
     front = trials[trials["pareto"].astype(bool)]
-    picture = drawing.figure(drawing.HALF, 3.8)
+    picture = drawing.figure(drawing.HALF_WIDTH, 3.8)
     axes = picture.subplots()
     axes.plot(
         front["parameters"], front[BEST], color=drawing.VALIDATION, drawstyle="steps-post",

@@ -81,7 +81,7 @@ class _State:
 
 def history(client: MlflowClient, name: str) -> list[AliasChange]:
     """Read all changes of the champion of a registered model, the oldest first."""
-    model = store.if_there(lambda: client.get_registered_model(name))
+    model = store.if_exists(lambda: client.get_registered_model(name))
     tags = model.tags if model else {}
     changes = [
         AliasChange(**json.loads(value)) for key, value in tags.items() if key.startswith(PREFIX)

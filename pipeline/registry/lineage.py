@@ -162,7 +162,7 @@ def _add_data(
     )
     chain.add(
         "data",
-        _known(tags, "audio_md5", "clips_md5"),
+        _recorded(tags, "audio_md5", "clips_md5"),
         "dvc.lock did not contain it" if run else no_run,
     )
     rejected = rejected_clips(client, run)
@@ -173,7 +173,7 @@ def _add_data(
     )
     logged = run.data.params if run else {}
     spec = _without_prefix(logged, "features.") or card.get("features", {})
-    chain.add("features", {**_known(tags, "features_md5"), **spec}, no_run)
+    chain.add("features", {**_recorded(tags, "features_md5"), **spec}, no_run)
 
 
 def _add_search(chain: Chain, client: MlflowClient, tags: dict[str, str]) -> None:
@@ -198,7 +198,7 @@ def _add_parameters(chain: Chain, run: Run | None, tags: dict[str, str], no_run:
 
 def _add_code(chain: Chain, tags: dict[str, str], why_missing: str) -> None:
     """Add the commit, and whether it contains all changes."""
-    code = _known(tags, "git_commit", "git_dirty", "git_changes")
+    code = _recorded(tags, "git_commit", "git_dirty", "git_changes")
     commit = code.get("git_commit")
     if commit:
         subject = provenance.git("log", "-1", "--format=%ad %s", "--date=iso", commit)
@@ -220,7 +220,7 @@ def _add_libraries(chain: Chain, tags: dict[str, str], no_run: str) -> None:
         for name in _without_prefix(tags, "lineage.")
         if not name.startswith(("git_", "run_")) and not name.endswith("_md5")
     ]
-    chain.add("libraries and machine", _known(tags, *names), no_run)
+    chain.add("libraries and machine", _recorded(tags, *names), no_run)
 
 
 def _add_run(chain: Chain, run: Run | None, no_run: str) -> None:
@@ -295,7 +295,7 @@ def _without_prefix(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {k.removeprefix(prefix): v for k, v in sorted(values.items()) if k.startswith(prefix)}
 
 
-def _known(tags: Mapping[str, str], *names: str) -> dict[str, str]:
+def _recorded(tags: Mapping[str, str], *names: str) -> dict[str, str]:
     """Return the tags ``lineage.<name>`` that have a value."""
     values = {name: tags.get(f"lineage.{name}", "unknown") for name in names}
     return {name: value for name, value in values.items() if value not in ("unknown", "none")}

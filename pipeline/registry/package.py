@@ -54,7 +54,7 @@ CHANGES = f"converted to mono WAV, at most {example_clips.SECONDS:g} s"
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class TrainingFeatures:
     """Features and index that the version was trained and tested with, if this machine has them."""
 
     array: "Floats"
@@ -96,15 +96,15 @@ def main(wanted: str = champions.CHAMPION, publish: bool | None = None) -> str:
         examples = _examples(version, Path(temporary), spec)
     if publish is None:
         publish = dataset["name"] != PRIVATE
-    material = find_material(version)
+    features = find_training_features(version)
     described = card(client, version, dataset, spec)
     checked = write(
         paths.BUNDLE,
         network,
         spec,
         described,
-        clips=test_windows(material, version) if material else example_windows(examples, spec),
-        reference=reference(material, predictions, described["labels"]),
+        clips=test_windows(features, version) if features else example_windows(examples, spec),
+        reference=reference(features, predictions, described["labels"]),
         examples=examples if publish else {},
     )
     size = sum(file.stat().st_size for file in paths.BUNDLE.rglob("*") if file.is_file())
@@ -172,7 +172,7 @@ def card(
     }
 
 
-def find_material(version: ModelVersion) -> Material | None:
+def find_training_features(version: ModelVersion) -> TrainingFeatures | None:
     """Return the features that the version was trained with if this machine has them.
 
     Their hash shows whether they are the same.
@@ -188,10 +188,10 @@ def find_material(version: ModelVersion) -> Material | None:
     if found != wanted:
         return None
     index = tables.read(paths.FEATURE_INDEX)
-    return Material(np.load(paths.FEATURES, mmap_mode="r"), index)
+    return TrainingFeatures(np.load(paths.FEATURES, mmap_mode="r"), index)
 
 
-def test_windows(material: Material, version: ModelVersion) -> "Floats":
+def test_windows(features: TrainingFeatures, version: ModelVersion) -> "Floats":
     """Select the features of the version's test fold.
 
     Returns
@@ -199,7 +199,7 @@ def test_windows(material: Material, version: ModelVersion) -> "Floats":
     array, shape (windows, bands, frames), float32
     """
     fold = int(version.tags["split.test_fold"])
-    return np.asarray(material.array[np.flatnonzero(material.index["fold"] == fold)])
+    return np.asarray(features.array[np.flatnonzero(features.index["fold"] == fold)])
 
 
 def example_windows(examples: Mapping[str, Example], spec: FeatureSpec) -> "Floats | None":
@@ -215,13 +215,13 @@ def example_windows(examples: Mapping[str, Example], spec: FeatureSpec) -> "Floa
 
 
 def reference(
-    material: Material | None, predictions: pd.DataFrame | None, labels: list[str]
+    features: TrainingFeatures | None, predictions: pd.DataFrame | None, labels: list[str]
 ) -> dict[str, Any]:
     """Compute the histograms that drift is measured against.
 
     Parameters
     ----------
-    material : Material or None
+    features : TrainingFeatures or None
         Gives the distribution of the sound's properties, from the first window of each clip.
     predictions : DataFrame or None
         Gives the distribution of confidences and labels, from the test clips.
@@ -233,9 +233,9 @@ def reference(
         Histograms by quantity; a quantity whose source is None is left out.
     """
     held: dict[str, Any] = {}
-    if material is not None:
-        rows = np.flatnonzero(material.index["window"] == 0)
-        summaries = [classifier.summarise(material.array[row]) for row in rows]
+    if features is not None:
+        rows = np.flatnonzero(features.index["window"] == 0)
+        summaries = [classifier.summarise(features.array[row]) for row in rows]
         held |= {name: drift.histogram([s[name] for s in summaries]) for name in summaries[0]}
     if predictions is not None:
         confidences = predictions[[f"p_{label}" for label in labels]].max(axis=1)

@@ -105,7 +105,7 @@ def previous(client: MlflowClient, name: str) -> str:
 
 def exists(client: MlflowClient, name: str, number: str) -> bool:
     """Whether the registry still has a version."""
-    return store.if_there(lambda: client.get_model_version(name, number)) is not None
+    return store.if_exists(lambda: client.get_model_version(name, number)) is not None
 
 
 def run(options: argparse.Namespace) -> str:

@@ -55,9 +55,9 @@ def resolve(client: MlflowClient, name: str, reference: str) -> list[ModelRefere
         When there is no such model.
     """
     if reference.startswith(("http://", "https://")):
-        return [of_card(client, card_of_service(reference))]
+        return [model_of_card(client, card_of_service(reference))]
     if ":" in reference:
-        return [of_card(client, card_of_bento(reference))]
+        return [model_of_card(client, card_of_bento(reference))]
     if re.fullmatch("[0-9a-f]{32}", reference):
         with ignoring_missing():
             client.get_run(reference)
@@ -108,7 +108,7 @@ def version_of_run(client: MlflowClient, run_id: str) -> ModelVersion | None:
     return max(found, key=lambda version: int(version.version), default=None)
 
 
-def of_card(client: MlflowClient, card: dict[str, Any]) -> ModelReference:
+def model_of_card(client: MlflowClient, card: dict[str, Any]) -> ModelReference:
     """Find the version that the card of a service or a bento belongs to.
 
     Its run must be the same: in another store the version of this number is another model.

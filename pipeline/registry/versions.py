@@ -48,7 +48,7 @@ def registered(client: MlflowClient, name: str, record: runs.Record) -> ModelVer
 
 def has_model(client: MlflowClient, version: ModelVersion) -> bool:
     """Whether the store still has the files of a version's model."""
-    run = store.if_there(lambda: client.get_run(version.run_id))
+    run = store.if_exists(lambda: client.get_run(version.run_id))
     return run is not None and runs.has_files(client, runs.model_of(run))
 
 
@@ -290,7 +290,7 @@ def _facts(
     """Collect what the model card says."""
     number = tags.get(AGAINST)  # this version may have been deleted since
     champion = (
-        store.if_there(lambda: client.get_model_version(version.name, number)) if number else None
+        store.if_exists(lambda: client.get_model_version(version.name, number)) if number else None
     )
     return Facts(
         model=f"{version.name} version {version.version}",
@@ -332,7 +332,7 @@ def links(
         versions[f"the run of version {champion.version}"] = champion
     addresses = {}
     for title, linked in versions.items():
-        run = linked.run_id and store.if_there(partial(client.get_run, linked.run_id))
+        run = linked.run_id and store.if_exists(partial(client.get_run, linked.run_id))
         if run:
             addresses[title] = f"#/experiments/{run.info.experiment_id}/runs/{linked.run_id}"
     return addresses

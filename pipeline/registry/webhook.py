@@ -89,9 +89,9 @@ class Receiver:
             return 400, f"rejected: {error}"
         if champion is None:
             return 200, "nothing to do: the message does not announce a new champion"
-        for known, when in list(self.forwarded.items()):
+        for earlier, when in list(self.forwarded.items()):
             if now - when > 2 * MAX_AGE:  # by then it is too old anyway
-                self.forwarded.pop(known, None)
+                self.forwarded.pop(earlier, None)
         if delivery in self.forwarded:
             return 200, "nothing to do: the message has been forwarded already"
         try:
@@ -230,10 +230,10 @@ def create(url: str) -> str:
         "description": "starts the deployment of a new champion",
         "status": "ACTIVE",
     }
-    known = _find(client)
+    webhook = _find(client)
     try:
-        if known:
-            client.update_webhook(known.webhook_id, **settings)
+        if webhook:
+            client.update_webhook(webhook.webhook_id, **settings)
         else:
             client.create_webhook(name=NAME, **settings)
     except MlflowException as error:
@@ -246,14 +246,14 @@ def create(url: str) -> str:
 def test() -> str:
     """Let the MLflow server send an example message."""
     client = store.connect()
-    known = _find(client)
-    if known is None:
+    webhook = _find(client)
+    if webhook is None:
         raise UserError("there is no webhook: create it with `python -m pipeline webhook create`.")
-    result = client.test_webhook(known.webhook_id)
+    result = client.test_webhook(webhook.webhook_id)
     if not result.success:
         why = result.error_message or f"status {result.response_status}, {result.response_body}"
-        raise UserError(f"{known.url} did not accept the message: {why}.")
-    return f"{known.url} accepted the message: {result.response_body}"
+        raise UserError(f"{webhook.url} did not accept the message: {why}.")
+    return f"{webhook.url} accepted the message: {result.response_body}"
 
 
 def serve(repository: str, host: str, port: int) -> str:

@@ -55,12 +55,12 @@ class Prediction:
     summary: dict[str, float]
 
 
-_MAKING = threading.Lock()
+_STDERR_LOCK = threading.Lock()
 """All threads share one standard error, so only one of them may redirect it at a time."""
 
 
 @contextmanager
-def without_notes() -> Iterator[None]:
+def without_info_lines() -> Iterator[None]:
     """Drop lines that begin with ``INFO:`` from what native code writes to standard error.
 
     LiteRT reports which delegate it uses and has no log level. All other lines are written at the
@@ -105,7 +105,7 @@ class Classifier:
         self.labels: list[str] = card["labels"]
         self.threshold = float(card["threshold"])
         self._model = model
-        self._own = threading.local()
+        self._per_thread = threading.local()
 
     @classmethod
     def load(cls, folder: Path) -> Classifier:
@@ -248,20 +248,20 @@ class Classifier:
 
     def _interpreter(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Return this thread's interpreter, because threads cannot share one."""
-        if not hasattr(self._own, "interpreter"):
+        if not hasattr(self._per_thread, "interpreter"):
             from ai_edge_litert.interpreter import (  # type: ignore[import-untyped]
                 Interpreter,
             )
 
-            with _MAKING, without_notes():
+            with _STDERR_LOCK, without_info_lines():
                 interpreter = Interpreter(model_content=self._model, num_threads=1)
                 interpreter.allocate_tensors()
-            self._own.interpreter = (
+            self._per_thread.interpreter = (
                 interpreter,
                 interpreter.get_input_details()[0],
                 interpreter.get_output_details()[0],
             )
-        own: tuple[Any, dict[str, Any], dict[str, Any]] = self._own.interpreter
+        own: tuple[Any, dict[str, Any], dict[str, Any]] = self._per_thread.interpreter
         return own
 
 

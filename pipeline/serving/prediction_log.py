@@ -117,10 +117,10 @@ def read(files: Iterable[Path]) -> tuple[list[dict[str, Any]], int]:
         for number, line in enumerate(lines, 1):
             try:
                 values = json.loads(line)
-                known = {"label", "confidence"} <= values.keys()
+                is_prediction = {"label", "confidence"} <= values.keys()
             except (AttributeError, ValueError):
-                known = False
-            if known:
+                is_prediction = False
+            if is_prediction:
                 predictions.append(values)
             else:
                 damaged += 1

@@ -161,12 +161,12 @@ def _agreeing(clips: Sequence[Landmarks], sizes: NDArray[np.int64]) -> Iterator[
     for start, end in pairwise(starts):
         rows = wanted[start:end]
         count = (last - first)[rows]
-        mine = np.repeat(rows, count)
-        nth = np.arange(mine.size) - np.repeat(np.cumsum(count) - count, count)
-        other = first[mine] + nth
-        later = clip[other] > clip[mine]
-        mine, other = mine[later], other[later]
-        yield np.stack([clip[mine], clip[other], times[mine] - times[other]])
+        one = np.repeat(rows, count)
+        nth = np.arange(one.size) - np.repeat(np.cumsum(count) - count, count)
+        other = first[one] + nth
+        later = clip[other] > clip[one]
+        one, other = one[later], other[later]
+        yield np.stack([clip[one], clip[other], times[one] - times[other]])
 
 
 def _best_shifts(agreeing: NDArray[np.int64]) -> pd.DataFrame:

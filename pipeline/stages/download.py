@@ -8,7 +8,7 @@ are applied, and clips that cannot be used are left out. The result is in ``data
 
 from pipeline import drawing, params, paths, tables
 from pipeline.data import corrections, datasets, prepare, source
-from pipeline.data.fetch import shown
+from pipeline.data.fetch import printable
 from pipeline.data.overview import overview
 from pipeline.errors import UserError
 
@@ -57,7 +57,7 @@ def main() -> str:
         )
     prepare.check(clips)
 
-    prepare.materialise(root, clips["path"].to_list())
+    prepare.copy_clips(root, clips["path"].to_list())
     tables.write(paths.CLIPS, clips)
     used_corrections = corrected_rows[~corrected_rows["path"].isin(rejected["path"])]
     card = prepare.card(
@@ -67,7 +67,7 @@ def main() -> str:
     tables.write_json(paths.DATASET, card)
     tables.write_json(paths.SUMMARY, summary)
     drawing.save(overview(clips, dataset.title), paths.SUMMARY_PLOT)
-    where = f" from {shown(settings.source or str(paths.SOUNDS))}" if origin == "local" else ""
+    where = f" from {printable(settings.source or str(paths.SOUNDS))}" if origin == "local" else ""
     return (
         f"{dataset.name}{where}: {len(clips)} clips of {summary['classes']} classes in"
         f" {summary['folds']} folds ({summary['recordings']} recordings, {summary['hours']:.1f} h),"

@@ -27,10 +27,10 @@ def main() -> str:
     run_id = runs.ensure(client, record)
     runs.log_evaluation(client, run_id)
     version = versions.registered(client, name, record)
-    known = version is not None
+    existed = version is not None
     if version and version.run_id != run_id:
         # A repeated training gave the same weights: its evaluation is that of the version's run.
-        runs.log_evaluation(client, runs.active(client, version.run_id).info.run_id)
+        runs.log_evaluation(client, runs.get_undeleted(client, version.run_id).info.run_id)
     if version is None or versions.DECISION not in version.tags:
         champion = champions.champion(client, name)
         decision = versions.decide(client, champion, record, settings.register_, version)
@@ -52,5 +52,5 @@ def main() -> str:
         "decision": version.tags[versions.DECISION],
     }
     tables.write_json(paths.REGISTRATION, registration)
-    state = "is already registered" if known else "registered"
+    state = "is already registered" if existed else "registered"
     return f"{name} version {version.version} {state}, alias {', '.join(aliases) or 'none'}"

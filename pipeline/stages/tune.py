@@ -30,7 +30,7 @@ def main() -> str:
     card = tables.read_json(paths.DATASET)
     folds = split.by_fold(read_features().index, settings.split.test_fold)
     study = studies.start(settings.train, tune, card["name"], folds.test_fold)
-    known = len(trials.finished(study))
+    finished_before = len(trials.finished(study))
 
     client = store.connect()
     experiment_id = store.experiment(client, card["name"])
@@ -55,4 +55,4 @@ def main() -> str:
             mlflow.log_figure(picture, f"{name}.png")
     found = trials.Best(study.study_name, best.number, value, run_id, best.params)
     trials.write(found, table)
-    return trials.summary(ended, known, found, tune)
+    return trials.summary(ended, finished_before, found, tune)

@@ -15,7 +15,7 @@ from pipeline import cpus, paths
 LIBRARIES = ("keras", "librosa", "mlflow", "numpy", "optuna", "scipy", "soxr")
 
 
-def of_dataset(card: dict[str, Any]) -> dict[str, str]:
+def dataset_tags(card: dict[str, Any]) -> dict[str, str]:
     """Return the tags that identify the clips and their labels."""
     return {
         "dataset.name": card["name"],
@@ -26,7 +26,7 @@ def of_dataset(card: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def lineage() -> dict[str, str]:
+def lineage_tags() -> dict[str, str]:
     """Return the tags that identify code, data, features, libraries and machine.
 
     Returns

@@ -102,15 +102,15 @@ def ensure(client: MlflowClient, record: Record) -> str:
     tags = record.tags
     if run is None or run.info.run_id != record.run_id:
         tags = {**tags, RESTORED_FROM: record.run_id}
-    known = run.info.run_id if run else None
-    with store.run(experiment_id, record.name, tags, resume=known) as run_id:
+    resumed = run.info.run_id if run else None
+    with store.run(experiment_id, record.name, tags, resume=resumed) as run_id:
         log_missing(client, run_id, record)
     return run_id
 
 
 def find(client: MlflowClient, experiment_id: str, record: Record) -> Run | None:
     """Find the recorded run, or the one that was logged again from the record."""
-    run = store.if_there(lambda: active(client, record.run_id))
+    run = store.if_exists(lambda: get_undeleted(client, record.run_id))
     if run:
         return run
     restored = client.search_runs(
@@ -119,7 +119,7 @@ def find(client: MlflowClient, experiment_id: str, record: Record) -> Run | None
     return restored[0] if restored else None
 
 
-def active(client: MlflowClient, run_id: str) -> Run:
+def get_undeleted(client: MlflowClient, run_id: str) -> Run:
     """Get a run; a deleted one is restored."""
     run = client.get_run(run_id)
     if run.info.lifecycle_stage == "deleted":
@@ -152,7 +152,7 @@ def has_files(client: MlflowClient, model_id: str | None) -> bool:
     """Whether a logged model is complete and its files exist."""
     if model_id is None:
         return False
-    logged = store.if_there(lambda: client.get_logged_model(model_id))
+    logged = store.if_exists(lambda: client.get_logged_model(model_id))
     if logged is None or logged.status != LoggedModelStatus.READY:
         return False
     within = {e.path for path in (None, "data") for e in _list(client, model_id, path)}

@@ -94,8 +94,8 @@ def database() -> Path | None:
 def _check_scheme() -> None:
     """Refuse an address that MLflow would read as a folder, which it no longer supports."""
     scheme = (urlsplit(uri()).scheme or uri()).partition("+")[0]
-    known = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
-    if scheme not in known:
+    supported = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+    if scheme not in supported:
         kind = f"an address with the scheme {scheme}" if "://" in uri() else "a folder"
         raise UserError(
             f"MLFLOW_TRACKING_URI is {address()}, {kind}: it must begin with http(s)://, sqlite:///"
@@ -122,7 +122,7 @@ def fail_fast() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def if_there(get: Callable[[], T]) -> T | None:
+def if_exists(get: Callable[[], T]) -> T | None:
     """Get something from the store that may not exist (any more).
 
     Parameters

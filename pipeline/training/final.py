@@ -76,12 +76,12 @@ def tags(card: dict[str, Any], folds: Split, best: Best) -> dict[str, str]:
     """
     return {
         store.STAGE: "train",
-        **provenance.of_dataset(card),
+        **provenance.dataset_tags(card),
         "split.test_fold": str(folds.test_fold),
         "split.validation_fold": str(folds.validation_fold),
         "split.train_folds": ",".join(map(str, folds.train_folds)),
         "tune.study": best.study or "none",
         "tune.trial": "none" if best.trial is None else str(best.trial),
         "tune.run_id": best.run_id or "none",
-        **provenance.lineage(),
+        **provenance.lineage_tags(),
     }

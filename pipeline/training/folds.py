@@ -68,12 +68,12 @@ def run(
     """
     folder = paths.CROSSVAL_UNITS / unit_key(train, crossval.validate_, index)
     folder.mkdir(parents=True, exist_ok=True)
-    known = {unit: found for unit in units if (found := read_unit(folder, unit)) is not None}
-    missing = [unit for unit in units if unit not in known]
+    finished = {unit: found for unit in units if (found := read_unit(folder, unit)) is not None}
+    missing = [unit for unit in units if unit not in finished]
     run_units(missing, train, labels, folder, crossval, index)
     for unit in missing:
-        known[unit] = tables.read_json(unit_file(folder, unit))
-    return len(missing), [known[unit] for unit in units]
+        finished[unit] = tables.read_json(unit_file(folder, unit))
+    return len(missing), [finished[unit] for unit in units]
 
 
 def unit_key(train: TrainParams, validate: bool, index: pd.DataFrame | None = None) -> str:
@@ -143,7 +143,7 @@ def run_units(
     if not units:
         return
     with (
-        workers.workers(workers.size(crossval.workers, len(units))) as executor,
+        workers.pool(workers.process_count(crossval.workers, len(units))) as executor,
         tqdm(total=len(units), desc="crossval", unit="unit", disable=None) as bar,
     ):
         jobs = [

@@ -32,9 +32,9 @@ def run(study: optuna.Study, train: TrainParams, tune: TuneParams, context: tria
     if missing <= 0:
         return
     deadline = time.monotonic() + (tune.timeout or float("inf"))
-    processes = workers.size(tune.workers, missing)
+    processes = workers.process_count(tune.workers, missing)
     with (
-        workers.workers(processes) as executor,
+        workers.pool(processes) as executor,
         tqdm(total=missing, desc="tune", unit="trial", disable=None) as bar,
     ):
         while (done := len(finished(study))) < tune.trials:

@@ -177,8 +177,8 @@ def enqueue_last(study: optuna.Study, about: dict[str, Any], tune: TuneParams) -
     )
     if complete:
         best = min(complete, key=lambda trial: trials.outcome(trial)[0]).params
-        known = {k: v for k, v in best.items() if k in tune.space and contains(tune.space[k], v)}
-        study.enqueue_trial(known, skip_if_exists=True)
+        valid = {k: v for k, v in best.items() if k in tune.space and contains(tune.space[k], v)}
+        study.enqueue_trial(valid, skip_if_exists=True)
 
 
 def close_dead_trials(study: optuna.Study) -> None:

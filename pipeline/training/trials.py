@@ -144,22 +144,22 @@ def on_front(trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
         parameters = size(of)
         return None if parameters is None else (outcome(of)[0], parameters)
 
-    mine = both(trial)
-    others = {pair for pair in map(both, trials) if pair is not None} - {mine}
-    return mine is not None and not any(
-        loss <= mine[0] and parameters <= mine[1] for loss, parameters in others
+    own = both(trial)
+    others = {pair for pair in map(both, trials) if pair is not None} - {own}
+    return own is not None and not any(
+        loss <= own[0] and parameters <= own[1] for loss, parameters in others
     )
 
 
-def summary(trials: list[FrozenTrial], known: int, best: Best, tune: TuneParams) -> str:
+def summary(trials: list[FrozenTrial], finished_before: int, best: Best, tune: TuneParams) -> str:
     """Summarise a search in one line.
 
     Parameters
     ----------
     trials : list of FrozenTrial
-        All that count.
-    known : int
-        How many of the study had finished before the search started.
+        The finished trials.
+    finished_before : int
+        Number of trials that had finished before the search started.
     best : Best
     tune : TuneParams
 
@@ -167,7 +167,7 @@ def summary(trials: list[FrozenTrial], known: int, best: Best, tune: TuneParams)
     -------
     str
     """
-    run = max(len(trials) - known, 0)
+    run = max(len(trials) - finished_before, 0)
     parts = [f"{run} trials run", f"{len(trials) - run} already in the study"]
     parts += [f"{sum(trial.state == TrialState.PRUNED for trial in trials)} pruned"]
     if failed := [trial for trial in trials if trial.state == TrialState.FAIL]:

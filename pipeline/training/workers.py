@@ -17,13 +17,13 @@ from pipeline import cpus
 from pipeline.errors import UserError
 
 
-def size(wanted: int | None, most: int) -> int:
+def process_count(wanted: int | None, most: int) -> int:
     """Return how many processes to start: `wanted`, or else one per CPU, but at most `most`."""
     return max(1, min(wanted or cpus.available(), most))
 
 
 @contextmanager
-def workers(processes: int) -> Iterator[ProcessPoolExecutor]:
+def pool(processes: int) -> Iterator[ProcessPoolExecutor]:
     """Start processes for trainings. They end when this process ends, for whatever reason.
 
     Parameters
@@ -40,26 +40,26 @@ def workers(processes: int) -> Iterator[ProcessPoolExecutor]:
     UserError
         When one of the processes was killed.
     """
-    pool = ProcessPoolExecutor(
+    executor = ProcessPoolExecutor(
         processes,
         mp_context=multiprocessing.get_context("spawn"),  # a forked TensorFlow hangs
         initializer=_begin,
         initargs=(max(1, cpus.available() // processes),),
     )
     try:
-        yield pool
+        yield executor
     except BaseException as error:
-        # only the pool's own: the caller, a notebook for example, may have other children
-        for process in list((pool._processes or {}).values()):  # from Python 3.14: kill_workers
+        # only its own: the caller, a notebook for example, may have other children
+        for process in list((executor._processes or {}).values()):  # from Python 3.14: kill_workers
             process.kill()
-        pool.shutdown(cancel_futures=True)  # waits until they are gone
+        executor.shutdown(cancel_futures=True)  # waits until they are gone
         if isinstance(error, BrokenProcessPool):
             raise UserError(
                 "A training process was killed, possibly because memory ran out. Finished work is"
                 " kept: start again, with fewer workers if it happens again."
             ) from error
         raise
-    pool.shutdown()
+    executor.shutdown()
 
 
 def _begin(threads: int) -> None:

@@ -37,7 +37,7 @@ def test_windows_of_a_clip_are_averaged() -> None:
 
 
 def test_figures_of_known_predictions() -> None:
-    figures = metrics.metrics(predictions([True, True, True, False]), LABELS, SETTINGS)
+    figures = metrics.main_figures(predictions([True, True, True, False]), LABELS, SETTINGS)
     assert figures["accuracy"] == 0.75
     assert figures["clips"] == 4
     assert figures["log_loss"] == pytest.approx(-(3 * np.log(0.8) + np.log(0.2)) / 4)
@@ -64,7 +64,7 @@ def test_the_interval_of_twenty_clips_is_wide_enough(truth: float) -> None:
         right = rng.random(20) < truth
         low, high = metrics.interval(right, np.arange(20), SETTINGS)
         hits += low <= truth <= high
-        low, high = metrics.resampled(right, np.arange(20), SETTINGS)
+        low, high = metrics.bootstrap_interval(right, np.arange(20), SETTINGS)
         bare += low <= truth <= high
     assert hits / 400 >= 0.94
     assert bare / 400 < 0.9, "resampling alone would be enough, so the score interval could go"
@@ -108,10 +108,12 @@ def test_reliability_compares_confidence_with_accuracy() -> None:
 
 def test_a_clip_below_the_threshold_is_rejected() -> None:
     clips = predictions([True, True, False])
-    figures = metrics.answered(clips, LABELS, 0.75)
+    figures = metrics.abstention_figures(clips, LABELS, 0.75)
     assert figures == {"threshold": 0.75, "coverage": pytest.approx(2 / 3), "accuracy_answered": 1}
-    assert metrics.answered(clips, LABELS, 0.0)["accuracy_answered"] == pytest.approx(2 / 3)
-    nothing = metrics.answered(clips, LABELS, 0.99)
+    assert metrics.abstention_figures(clips, LABELS, 0.0)["accuracy_answered"] == pytest.approx(
+        2 / 3
+    )
+    nothing = metrics.abstention_figures(clips, LABELS, 0.99)
     assert (nothing["coverage"], nothing["accuracy_answered"]) == (0, 0)
 
 

@@ -26,7 +26,7 @@ def scores(labels: list[str]) -> pd.DataFrame:
 def test_the_class_colours_are_those_of_the_page() -> None:
     css = (ROOT / "pipeline/serving/page/page.css").read_text()
     light = dict(re.findall(r"--class-(\d): (#\w+);", css[: css.index("@media")]))
-    assert tuple(light[str(i)] for i in range(10)) == drawing.CLASSES
+    assert tuple(light[str(i)] for i in range(10)) == drawing.CLASS_COLOURS
 
 
 def test_labels_that_look_like_formulas_or_are_in_chinese_are_drawn_without_a_warning(
@@ -56,7 +56,7 @@ def test_an_svg_is_well_formed_and_takes_its_colours_from_the_page() -> None:
     assert ElementTree.fromstring(drawn).get("viewBox")
     assert "var(--class-1)" in drawn
     assert not [
-        c for c in (*drawing.CLASSES, drawing.INK, drawing.SOFT, drawing.LINE) if c in drawn
+        c for c in (*drawing.CLASS_COLOURS, drawing.INK, drawing.SOFT, drawing.LINE) if c in drawn
     ]
 
 

@@ -15,7 +15,7 @@ def die() -> None:
 
 
 def interrupted() -> None:
-    with workers.workers(1) as executor:
+    with workers.pool(1) as executor:
         executor.submit(os.getpid).result()
         executor.submit(time.sleep, 600)
         raise KeyboardInterrupt
@@ -24,7 +24,7 @@ def interrupted() -> None:
 def test_a_training_process_that_was_killed_is_one_sentence() -> None:
     with (
         pytest.raises(UserError, match=r"^A training process was killed"),
-        workers.workers(1) as executor,
+        workers.pool(1) as executor,
     ):
         executor.submit(die).result()
 
@@ -42,6 +42,6 @@ def test_an_interruption_ends_the_trainings_and_no_other_child_of_the_process() 
 
 
 def test_there_are_never_more_processes_than_work() -> None:
-    assert workers.size(None, 1) == 1
-    assert workers.size(8, 3) == 3
-    assert 1 <= workers.size(None, 100) == cpus.available()
+    assert workers.process_count(None, 1) == 1
+    assert workers.process_count(8, 3) == 3
+    assert 1 <= workers.process_count(None, 100) == cpus.available()

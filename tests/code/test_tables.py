@@ -29,7 +29,7 @@ def test_labels_stay_the_text_that_they_are(tmp_path: Path) -> None:
     assert back["fold"].to_list() == list(range(len(LABELS)))
 
 
-@pytest.mark.parametrize("column", sorted(tables.TEXT))
+@pytest.mark.parametrize("column", sorted(tables.TEXT_COLUMNS))
 def test_every_text_column_keeps_numbers_as_text(column: str, tmp_path: Path) -> None:
     tables.write(tmp_path / "table.csv", pd.DataFrame({column: ["007", "1"], "x": [1.0, 2.0]}))
     assert tables.read(tmp_path / "table.csv")[column].to_list() == ["007", "1"]

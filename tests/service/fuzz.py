@@ -46,7 +46,7 @@ def main(bundle: Path, seed: int, count: int) -> dict[str, Any]:
         "outcomes": outcomes,
         "failures": failures,
         "slowest": slowest,
-        "grown": harness.goes_on_growing(memory),
+        "grown": harness.growth_per_round(memory),
     }
 
 

@@ -137,7 +137,7 @@ def test_damaged_uploads_are_answered_or_rejected_without_a_memory_leak(
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(run, (0, 1)))
     assert {200, 415} <= statuses <= {200, 400, 415, 422}
-    assert harness.goes_on_growing(memory) < count // 5 * 5_000
+    assert harness.growth_per_round(memory) < count // 5 * 5_000
     alive(server)
 
 
@@ -480,7 +480,7 @@ def test_answered_requests_do_not_leak_memory(bundle: Path) -> None:
             with ThreadPoolExecutor(2) as pool:
                 list(pool.map(ask, [300, 300]))
             memory.append(running.memory())
-    assert harness.goes_on_growing(memory, rounds=4) < 600 * 4_000
+    assert harness.growth_per_round(memory, rounds=4) < 600 * 4_000
 
 
 def test_the_service_sheds_load_above_its_capacity_and_recovers_at_once(bundle: Path) -> None:
@@ -495,7 +495,7 @@ def test_the_service_sheds_load_above_its_capacity_and_recovers_at_once(bundle: 
     good = [[a.seconds for a in answers if a.status == 200] for answers, _ in found.slices]
     assert all(good)
     # of the 400 MB of uploads that a slice brings
-    assert harness.goes_on_growing([size for _, size in found.slices]) < 4 * MEGABYTE
+    assert harness.growth_per_round([size for _, size in found.slices]) < 4 * MEGABYTE
     # nobody is left in front of those who come then: under load, eight were
     assert {answer.status for answer in found.after} == {200}
     assert median(answer.seconds for answer in found.after) < median(chain(*good))

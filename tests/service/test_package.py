@@ -169,10 +169,10 @@ def test_features_are_used_only_if_their_hash_is_that_of_the_version(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     version = SimpleNamespace(tags={"lineage.features_md5": "0" * 32})
-    assert package.find_material(version) is None
+    assert package.find_training_features(version) is None
     (tmp_path / "features").mkdir()
     (tmp_path / "features" / "features.npy").write_bytes(b"others")
-    assert package.find_material(version) is None
+    assert package.find_training_features(version) is None
 
 
 Register = Callable[..., None]

@@ -18,7 +18,7 @@ import soundfile
 from bench import harness
 from pipeline.errors import UserError
 from pipeline.serving.bundle import CARD, checksums
-from pipeline.serving.classifier import Classifier, without_notes
+from pipeline.serving.classifier import Classifier, without_info_lines
 from pipeline.serving.settings import PROCESS_ENVIRONMENT, Settings
 from tests.bundle import LABELS, sound
 from tests.service.conftest import ROOT, Service
@@ -148,7 +148,7 @@ def test_predict_and_drift_run_without_the_training_libraries(
 def test_notes_of_litert_are_dropped_but_its_errors_are_not(
     bundle: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with without_notes():
+    with without_info_lines():
         os.write(2, b"INFO: a note\nERROR: a complaint\n")
     assert capfd.readouterr().err == "ERROR: a complaint\n"
 
