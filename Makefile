@@ -1,4 +1,4 @@
-# Everything that make does is also a plain command; the README shows them.
+# Everything that make does is also a plain command; the README shows the main ones.
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -33,7 +33,7 @@ ui: $(BIN)/.installed ## open the MLflow UI on http://127.0.0.1:5000 (other port
 ## Serve
 
 package: $(BIN)/.installed ## export the champion to bundle/ (other version: VERSION=3)
-	python -m pipeline package $(if $(value VERSION),"$$VERSION")
+	python -m pipeline package $(if $(value VERSION),"$$VERSION") $(if $(value EXAMPLES),--examples)
 
 serve: PORT ?= 3000
 serve: package ## serve the champion on http://127.0.0.1:3000 (other port: PORT=3001)
@@ -47,32 +47,32 @@ bento: package ## build a bento of the service
 image: $(BIN)/.installed ## build the image of bundle/ with Docker or Podman
 	python -m deploy.image $(if $(value BASE),--base "$$BASE") $(if $(value PIP_CONFIG),--pip-config "$$PIP_CONFIG")
 
-eb-bundle: $(BIN)/.installed ## write the Elastic Beanstalk source bundle of the image, and its smoke test
+eb-bundle: $(BIN)/.installed ## write the Elastic Beanstalk source bundle, and clips for the smoke test
 	python -m deploy.source_bundle $(if $(value REGISTRY),--registry "$$REGISTRY")
 
 deploy-local: PORT ?= 8080
 deploy-local: eb-bundle ## run the source bundle behind nginx on http://127.0.0.1:8080
 	python -m deploy.local --port "$(PORT)"
 
-smoke: $(BIN)/.installed ## check that the service at URL predicts as bundle/ does
+smoke: $(BIN)/.installed ## check that the service at URL gives the same predictions as bundle/
 	python -m deploy.smoke check "$$URL"
 
 push: $(BIN)/.installed ## push the image to REGISTRY
 	python -m deploy.aws push "$$REGISTRY"
 
-scan: $(BIN)/.installed ## reject the pushed image if ECR's scan has grave findings
+scan: $(BIN)/.installed ## fail if ECR's scan finds severe vulnerabilities in the pushed image
 	python -m deploy.aws scan
 
-aws-up: $(BIN)/.installed ## create or update everything in AWS, for REPOSITORY and MAIL
+aws-up: $(BIN)/.installed ## create or update everything in AWS for a REPOSITORY on GitHub; alarms to MAIL
 	python -m deploy.aws up "$$REPOSITORY" "$$MAIL"
 
-aws-down: $(BIN)/.installed ## delete everything in AWS, including data and models
+aws-down: $(BIN)/.installed ## delete everything in AWS, including data and models (CONFIRM=name)
 	python -m deploy.aws down "$$CONFIRM"
 
 aws-wait: $(BIN)/.installed ## wait until the environment of STAGE accepts a deployment
 	python -m deploy.aws wait "$$STAGE"
 
-aws-rollback: $(BIN)/.installed ## deploy the version LABEL to the environment of STAGE again
+aws-rollback: $(BIN)/.installed ## deploy the earlier version LABEL to the environment of STAGE again
 	python -m deploy.aws rollback "$$STAGE" "$$LABEL"
 
 ## Work as a team
@@ -83,7 +83,7 @@ team-pull: $(BIN)/.installed ## fetch the team's outputs from DVC_REMOTE
 team-push: $(BIN)/.installed ## push your outputs to DVC_REMOTE
 	python -m deploy.team push
 
-compare: $(BIN)/.installed ## compare metrics, parameters and plots with the commit BASE
+compare: $(BIN)/.installed ## compare metrics, parameters and plots with those of the commit BASE
 	deploy/compare.sh "$$BASE"
 
 ## Develop
@@ -91,10 +91,10 @@ compare: $(BIN)/.installed ## compare metrics, parameters and plots with the com
 test: $(BIN)/.installed ## run the tests, without test-image and test-scenarios
 	pytest
 
-test-image: $(BIN)/.installed ## build and run the image and test it, with a rehearsed deployment
+test-image: $(BIN)/.installed ## build, run and test the image, and rehearse a deployment
 	pytest -n 0 -m image
 
-test-scenarios: $(BIN)/.installed ## test faults in every stage, and the guides: 15 minutes
+test-scenarios: $(BIN)/.installed ## test failures in every stage, and the commands of the guides: 15 minutes
 	pytest -n 0 -m scenario
 
 lint: $(BIN)/.installed ## check style, types and declared libraries
@@ -130,19 +130,19 @@ clean: ## delete the environment and all outputs, but not your sounds
 
 ## Measure
 
-bench: $(BIN)/.installed ## measure the speed of featurize, as quoted in the docs
+bench: $(BIN)/.installed ## measure the speed of the featurize stage
 	python -m bench.featurize
 
-bench-quality: $(BIN)/.installed ## measure accuracy on ESC-10, all folds, three seeds: hours, resumable
+bench-quality: $(BIN)/.installed ## measure accuracy on all folds of ESC-10, three seeds: takes hours, resumable
 	python -m bench.quality
 
 bench-registry: $(BIN)/.installed ## measure tracking, registry and lineage after a run
 	python -m bench.registry
 
-bench-serve: package ## measure the service against the ancestor's
+bench-serve: package ## compare the speed of the service with that of the original tutorial's
 	python -m bench.serve
 
-bench-soak: package ## load the service with twice its capacity for three minutes
+bench-soak: package ## send the service twice the requests that it can handle, for three minutes
 	python -m bench.soak
 
 # The installer also comes from the lock file, and its hash is checked.
