@@ -6,7 +6,6 @@ Run it in a repository in which the pipeline has run. Trainings with and without
 in one process; those with tracking use a temporary store.
 """
 
-import json
 import os
 import statistics
 import subprocess
@@ -16,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline import params, paths, stage
+from pipeline import params, paths, stage, tables
 from pipeline.data import split
 from pipeline.data.feature_store import read as read_features
 from pipeline.tracking import runs, store
@@ -39,7 +38,7 @@ def main() -> str:
         for name in ("register", "lineage")
     }
     settings = params.load()
-    card = json.loads(paths.DATASET.read_text(encoding="utf-8"))
+    card = tables.read_json(paths.DATASET)
     record = runs.read()
     featurized = read_features()
     folds = split.by_fold(featurized.index, settings.split.test_fold)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import drawing, paths, tables
+from pipeline import paths, tables
 from pipeline.data import corrections
 from pipeline.errors import UserError
 from pipeline.evaluation import pages, players
@@ -132,19 +132,14 @@ def playable(found: pd.DataFrame, dataset: str, labels: list[str]) -> list[dict[
     Returns
     -------
     list of dict
-        What :func:`pipeline.evaluation.players.clip` returns; ``label`` and ``suggested``, each
-        with name, probability and colour; and ``line``, the correction for ``labels.csv``.
+        What :func:`pipeline.evaluation.players.clip` returns; ``label`` and ``suggested``, from
+        :func:`pipeline.evaluation.players.label`; and ``line``, the correction for ``labels.csv``.
     """
-
-    def shown(label: str, probability: float) -> dict[str, Any]:
-        colour = labels.index(label) % len(drawing.CLASS_COLOURS)
-        return {"name": label, "probability": probability, "colour": colour}
-
     return [
         {
             **players.clip(row["path"]),
-            "label": shown(row["label"], row["probability_of_label"]),
-            "suggested": shown(row["suggested"], row["probability"]),
+            "label": players.label(row["label"], row["probability_of_label"], labels),
+            "suggested": players.label(row["suggested"], row["probability"], labels),
             "line": corrections.line(dataset, row["path"], row["suggested"]),
         }
         for row in found.head(MOST_PLAYED).to_dict("records")

@@ -3,11 +3,12 @@
 import base64
 import io
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import soundfile
 
-from pipeline import paths
+from pipeline import drawing, paths
 from pipeline.evaluation import pages
 from pipeline.serving.classifier import envelope
 from pipeline.sound import decoding
@@ -37,6 +38,12 @@ def clip(path: str) -> dict[str, str]:
     """
     waveform = decoding.load(paths.AUDIO / path, RATE, max_seconds=SECONDS)
     return {"path": path, "sound": data_uri(waveform), "waveform": outline(waveform)}
+
+
+def label(name: str, probability: float, labels: list[str]) -> dict[str, Any]:
+    """Return what a template needs to show a label: name, probability and number of its colour."""
+    colour = labels.index(name) % len(drawing.CLASS_COLOURS)
+    return {"name": name, "probability": probability, "colour": colour}
 
 
 def html(clips: Iterable[tuple[str, str]]) -> str:

@@ -142,7 +142,7 @@ def spans(numbers: list[int]) -> str:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PublishedComparison:
     """Our accuracy beside published ones.
 
     Attributes
@@ -159,7 +159,7 @@ class Comparison:
     published: tuple[published.Published, ...]
 
 
-def comparison(card: dict[str, Any], clips: pd.DataFrame) -> Comparison | None:
+def comparison(card: dict[str, Any], clips: pd.DataFrame) -> PublishedComparison | None:
     """Compare our accuracy with published ones: over all folds if they have been cross-validated.
 
     Parameters
@@ -171,7 +171,7 @@ def comparison(card: dict[str, Any], clips: pd.DataFrame) -> Comparison | None:
 
     Returns
     -------
-    Comparison or None
+    PublishedComparison or None
         None if there are no published figures for the dataset.
     """
     others = published.FIGURES.get(card["name"])
@@ -187,7 +187,7 @@ def comparison(card: dict[str, Any], clips: pd.DataFrame) -> Comparison | None:
         f"this model, {ours}",
         (figures["accuracy_low"], figures["accuracy"], figures["accuracy_high"]),
     )
-    return Comparison(drawing.svg(drawn), ours, others)
+    return PublishedComparison(drawing.svg(drawn), ours, others)
 
 
 def pictures(predictions: pd.DataFrame, labels: list[str], test_fold: str) -> dict[str, str]:
@@ -239,8 +239,8 @@ def mistakes(predictions: pd.DataFrame, labels: list[str]) -> list[dict[str, Any
     -------
     list of dict
         At most :data:`MOST_MISTAKES`, the most confident first: what
-        :func:`pipeline.evaluation.players.clip` returns, and ``label`` and ``predicted``, each
-        with name, probability and colour.
+        :func:`pipeline.evaluation.players.clip` returns, and ``label`` and ``predicted``, from
+        :func:`pipeline.evaluation.players.label`.
     """
     wrong = predictions[predictions["label"] != predictions["predicted"]]
     sure = [row[f"p_{row['predicted']}"] for _, row in wrong.iterrows()]
@@ -249,11 +249,7 @@ def mistakes(predictions: pd.DataFrame, labels: list[str]) -> list[dict[str, Any
         {
             **players.clip(row["path"]),
             **{
-                key: {
-                    "name": row[key],
-                    "probability": float(row[f"p_{row[key]}"]),
-                    "colour": labels.index(row[key]) % len(drawing.CLASS_COLOURS),
-                }
+                key: players.label(row[key], float(row[f"p_{row[key]}"]), labels)
                 for key in ("label", "predicted")
             },
         }

@@ -319,11 +319,12 @@ def rejected_clips(client: MlflowClient, run: Run | None) -> dict[str, str] | No
     """Read which clips were left out of the dataset, and why; None if there is no record."""
     if run is None:
         return None
-    with ignoring_missing(), tempfile.TemporaryDirectory() as folder:
-        file = client.download_artifacts(run.info.run_id, paths.REJECTED.name, dst_path=folder)
-        table = tables.read(Path(file))
+    with tempfile.TemporaryDirectory() as folder:
+        file = runs.download(client, run.info.run_id, paths.REJECTED.name, Path(folder))
+        if file is None:
+            return None
+        table = tables.read(file)
         return dict(zip(table["path"], table["reason"], strict=True))
-    return None
 
 
 def text(chain: Chain) -> str:

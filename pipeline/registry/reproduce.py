@@ -137,11 +137,11 @@ def logged_training(client: MlflowClient, run: Run, folder: Path) -> Training:
     UserError
         When the run has no predictions.
     """
-    file = download(client, run, paths.PREDICTIONS.name, folder)
+    file = runs.download(client, run.info.run_id, paths.PREDICTIONS.name, folder)
     if file is None:
         raise UserError(f"the run {run.info.run_id} has no predictions: it was never evaluated.")
     predictions = tables.read(file)
-    clips = download(client, run, paths.CLIPS.name, folder)
+    clips = runs.download(client, run.info.run_id, paths.CLIPS.name, folder)
     prefix = "test_"
     return Training(
         model_sha256=run.data.tags[runs.MODEL_HASH],
@@ -169,16 +169,6 @@ def training_in(tree: Path) -> Training:
     )
 
 
-def download(client: MlflowClient, run: Run, name: str, folder: Path) -> Path | None:
-    """Download an artifact of a run; None if the run has none of this name."""
-    try:
-        return Path(client.download_artifacts(run.info.run_id, name, dst_path=str(folder)))
-    except (MlflowException, OSError) as error:
-        if failures.store_failed(error):
-            raise
-        return None
-
-
 @contextlib.contextmanager
 def worktree(commit: str, folder: Path) -> Iterator[Path]:
     """Check out a commit into a folder of its own, and remove the folder afterwards."""
@@ -193,7 +183,7 @@ def worktree(commit: str, folder: Path) -> Iterator[Path]:
 def restore(client: MlflowClient, run: Run, tree: Path, search: bool) -> None:
     """Give a worktree the run's parameters, the hashes of its data, and access to DVC's cache."""
     with tempfile.TemporaryDirectory() as temporary:
-        file = download(client, run, paths.PARAMS.name, Path(temporary))
+        file = runs.download(client, run.info.run_id, paths.PARAMS.name, Path(temporary))
         if file is None:
             raise UserError(
                 f"the run {run.info.run_id} has lost its {paths.PARAMS}: without it the version"
@@ -206,7 +196,7 @@ def restore(client: MlflowClient, run: Run, tree: Path, search: bool) -> None:
             values["train"] |= training_parameters(run.data.params)
         with (tree / paths.PARAMS).open("w", encoding="utf-8") as stream:
             yaml.dump(values, stream)
-        lock = download(client, run, paths.LOCK.name, Path(temporary))
+        lock = runs.download(client, run.info.run_id, paths.LOCK.name, Path(temporary))
         if lock is not None:
             shutil.copy(lock, tree / paths.LOCK)
     local = Path(".dvc/config.local")

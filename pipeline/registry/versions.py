@@ -22,7 +22,7 @@ from pipeline.registry import champions, gate, modelcard
 from pipeline.registry.champions import CHALLENGER
 from pipeline.registry.gate import Decision, EvaluatedModel
 from pipeline.registry.modelcard import Facts
-from pipeline.tracking import failures, runs, store
+from pipeline.tracking import runs, store
 
 DECISION = "decision"
 """Tag with the gate's reason. It is set last: a version without it was not finished."""
@@ -200,13 +200,8 @@ def _evaluated(
 def _logged_table(client: MlflowClient, version: ModelVersion, path: Path) -> pd.DataFrame | None:
     """Read a table from the artifacts of a version's run; None if it is gone."""
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            file = client.download_artifacts(version.run_id, path.name, dst_path=folder)
-        except (MlflowException, OSError) as error:
-            if failures.store_failed(error):
-                raise
-            return None
-        return tables.read(Path(file))
+        file = runs.download(client, version.run_id, path.name, Path(folder))
+        return tables.read(file) if file else None
 
 
 def give_alias(

@@ -10,6 +10,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ class Metrics:
         from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
         home = registry or REGISTRY
+        gauge = partial(Gauge, registry=home, multiprocess_mode="livemostrecent")
         reserve_space()
         self.drift = Drift(reference, size)
         self._lock = threading.Lock()
@@ -78,24 +80,18 @@ class Metrics:
         self._log_failures = Counter(
             "sound_log_failures", "Predictions that could not be logged.", registry=home
         )
-        self._psi = Gauge(
+        self._psi = gauge(
             "sound_drift_psi",
             "Population stability index of the latest predictions against the reference.",
             ["quantity"],
-            registry=home,
-            multiprocess_mode="livemostrecent",
         )
-        self._drift_size = Gauge(
+        self._drift_size = gauge(
             "sound_drift_predictions",
             "Number of latest predictions that the index is based on.",
-            registry=home,
-            multiprocess_mode="livemostrecent",
         )
-        self._drift_since = Gauge(
+        self._drift_since = gauge(
             "sound_drift_since_seconds",
             "Time of the oldest of these predictions, in seconds since 1970.",
-            registry=home,
-            multiprocess_mode="livemostrecent",
         )
         for reason in REASONS:  # from the start, so that the first rejection shows in a rate
             self._rejected.labels(reason)

@@ -7,7 +7,6 @@ dataset. The service's page offers them to try, and the smoke test of a deployme
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import soundfile
 
-from pipeline import paths
+from pipeline import paths, tables
 from pipeline.sound import decoding
 
 if TYPE_CHECKING:
@@ -96,8 +95,7 @@ def save(folder: Path, predictions: pd.DataFrame, rate: int) -> None:
         label: {"file": name, "path": examples[label].path, "recording": examples[label].recording}
         for label, name in named.items()
     }
-    text = json.dumps(index, indent=2, ensure_ascii=False) + "\n"
-    (folder / INDEX).write_text(text, encoding="utf-8")
+    tables.write_json(folder / INDEX, index)
 
 
 def load(folder: Path, rate: int) -> dict[str, Example]:
@@ -115,7 +113,7 @@ def load(folder: Path, rate: int) -> dict[str, Example]:
         Examples by label.
     """
     examples = {}
-    for label, entry in json.loads((folder / INDEX).read_text(encoding="utf-8")).items():
+    for label, entry in tables.read_json(folder / INDEX).items():
         # an evaluation by an earlier release recorded only the file name
         held = entry if isinstance(entry, dict) else {"file": entry, "path": "", "recording": ""}
         waveform = decoding.load(folder / held["file"], rate, SECONDS)

@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
 
 from pipeline import paths, tables
-from pipeline.tracking import provenance, store
+from pipeline.tracking import failures, provenance, store
 
 if TYPE_CHECKING:
     import keras
@@ -135,6 +135,16 @@ def is_complete(client: MlflowClient, run: Run) -> bool:
         and files.issuperset(file.name for file in existing(FILES))
         and has_files(client, model_of(run))
     )
+
+
+def download(client: MlflowClient, run_id: str, name: str, folder: Path) -> Path | None:
+    """Download an artifact of a run into a folder; None if the run has none of this name."""
+    try:
+        return Path(client.download_artifacts(run_id, name, dst_path=str(folder)))
+    except (MlflowException, OSError) as error:
+        if failures.store_failed(error):
+            raise
+        return None
 
 
 def existing(files: Iterable[Path]) -> list[Path]:
