@@ -54,7 +54,7 @@ def flask_app() -> Any:
     """Make the Flask application."""
     from flask import Flask, request
 
-    app = Flask("ancestor")
+    app = Flask("tutorial")
 
     @app.get("/")
     def page() -> str:

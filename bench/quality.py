@@ -66,7 +66,7 @@ def _without(**augment: Any) -> Recipe:
 
 
 PLAIN = {"network": "cnn", "augment": None, "epochs": 50}
-ANCESTOR = {
+TUTORIAL = {
     "network": "fcn", "epochs": 200, "batch_size": 256, "learning_rate": 0.001,
     "schedule": "constant", "weight_decay": 0.0, "dropout": 0.5, "label_smoothing": 0.0,
     "augment": None,
@@ -75,7 +75,7 @@ CEPSTRA = {"kind": "mfcc", "seconds": 4.0}
 RECIPES = {
     "ours": Recipe(),
     "plain": Recipe(PLAIN),
-    "ancestor": Recipe(ANCESTOR, {**CEPSTRA, "standardise": False}),
+    "original tutorial": Recipe(TUTORIAL, {**CEPSTRA, "standardise": False}),
     "ours, one stream": Recipe({"network": "cnn"}),
     "ours, not augmented": Recipe({"augment": None}),
     "ours, not mixed": _without(mix=0.0),

@@ -140,12 +140,12 @@ def _load(
 
 def _print(results: dict[str, Measured]) -> None:
     rows = []
-    ancestor = results[SIDES[0].name]
+    original = results[SIDES[0].name]
     for clients in CLIENTS:
         for name, result in results.items():
             answers = result.answers[clients]
             good = [answer for answer in answers if answer.status == 200]
-            pairs = zip(result.speed[clients], ancestor.speed[clients], strict=True)
+            pairs = zip(result.speed[clients], original.speed[clients], strict=True)
             ratio = statistics.median(ours / theirs for ours, theirs in pairs)
             times = (f"{value:,.1f}" for value in percentiles(good, 50, 95, 99))
             speed = statistics.median(result.speed[clients])

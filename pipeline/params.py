@@ -54,7 +54,7 @@ class FoleyParams(Section):
     )
     folds: int = Field(ge=3, le=10, description="number of folds")
     recordings: int = Field(ge=1, description="number of recordings per class and fold")
-    slices: int = Field(ge=1, le=10, description="largest number of clips cut from one recording")
+    slices: int = Field(ge=1, le=10, description="maximum number of clips cut from one recording")
 
 
 class FolderParams(Section):
@@ -154,7 +154,7 @@ class FeatureParams(Section):
         gt=0,
         le=60,
         description="length of a window; null: the length of the dataset's clips, and for `folder`"
-        " a length that nine of ten clips fit into",
+        " a length that nine of ten clips do not exceed",
     )
     longer: Literal["cut", "split"] = Field(
         description="what happens to a clip longer than a window: `cut` keeps the first window,"
@@ -186,28 +186,29 @@ class AugmentParams(Section):
     speed: float = Field(
         ge=0,
         le=1,
-        description="largest change of speed, which also changes the pitch; 0.25: up to 1.25 times"
+        description="maximum change of speed, which also changes the pitch; 0.25: up to 1.25 times"
         " as fast or as slow",
     )
     mix: float = Field(
         ge=0,
         le=1,
-        description="share of the clips that are mixed with another clip, and their labels in"
-        " proportion",
+        description="share of the clips that are mixed with another clip; their labels are mixed in"
+        " the same proportion",
     )
     equaliser: float = Field(
         ge=0,
         le=40,
-        description="largest boost or cut by a random filter, in dB: another microphone or room",
+        description="maximum boost or cut by a random filter, in dB, which imitates another"
+        " microphone or room",
     )
-    noise: float = Field(ge=0, le=1, description="share of the clips that steady noise is added to")
+    noise: float = Field(ge=0, le=1, description="share of the clips that get steady noise")
     time_mask: float = Field(
-        ge=0, lt=1, description="largest share of the frames that are silenced"
+        ge=0, lt=1, description="maximum share of the frames that are silenced"
     )
     frequency_mask: float = Field(
-        ge=0, lt=1, description="largest share of the bands that are silenced"
+        ge=0, lt=1, description="maximum share of the bands that are silenced"
     )
-    gain: float = Field(ge=0, le=40, description="largest change of loudness, in dB")
+    gain: float = Field(ge=0, le=40, description="maximum change of loudness, in dB")
 
 
 class TrainParams(Section):
@@ -215,12 +216,12 @@ class TrainParams(Section):
 
     network: Network = Field(
         description="`two_stream`; its first stream alone (`cnn`); or the small fully"
-        " convolutional network of the tutorial that this project started from (`fcn`)"
+        " convolutional network of the original tutorial (`fcn`)"
     )
     width: float = Field(
         gt=0,
         le=3,
-        description="factor for the number of filters of `two_stream` or `cnn`",
+        description="multiplies the number of filters of `two_stream` or `cnn`",
     )
     ensemble: int = Field(
         ge=1,
@@ -232,7 +233,7 @@ class TrainParams(Section):
         lt=2**32,
         description="seed of initial weights, order of clips, augmentation and dropout",
     )
-    epochs: int = Field(ge=1, description="largest number of passes over the training clips")
+    epochs: int = Field(ge=1, description="maximum number of passes over the training clips")
     patience: int | None = Field(
         ge=1,
         description="stop after this many epochs without a better validation log loss; null: never"
@@ -240,7 +241,7 @@ class TrainParams(Section):
     )
     batch_size: int = Field(ge=1, description="number of windows per step of the optimiser")
     learning_rate: float = Field(
-        gt=0, le=1, description="learning rate of AdamW; with a schedule, the highest"
+        gt=0, le=1, description="learning rate of AdamW; with a schedule, its maximum"
     )
     schedule: Literal["constant", "cosine"] = Field(
         description="how the learning rate changes: `cosine` rises over the first 5 % of the steps"
@@ -249,7 +250,7 @@ class TrainParams(Section):
     weight_decay: float = Field(
         ge=0,
         le=1,
-        description="weight decay of AdamW; each step multiplies it by the learning rate",
+        description="weight decay of AdamW, which is multiplied by the learning rate",
     )
     dropout: float = Field(
         ge=0,
@@ -324,12 +325,12 @@ class TuneParams(Section):
         description="end a trial early if it is worse than the median of the others"
     )
     warm_start: bool = Field(
-        description="first try the best parameters of the last search on the same dataset and test"
-        " fold"
+        description="repeat the best trial of the last search on the same dataset and test fold, as"
+        " one of the first trials"
     )
     parameters_within: float | None = Field(
         ge=0,
-        description="search for small networks too, and choose the smallest one whose validation"
+        description="also search for small networks, and choose the smallest one whose validation"
         " log loss is at most this share above the best; null: choose by log loss alone",
     )
     space: dict[
@@ -339,7 +340,7 @@ class TuneParams(Section):
             Discriminator(_range_or_choices),
         ],
     ] = Field(
-        description="the keys of `train` to search, with an interval or choices for each; "
+        description="the keys of `train` to search, each with an interval or a list of choices; "
         + ", ".join(f"`{name}`" for name in NOT_SEARCHED)
         + " cannot be searched"
     )
@@ -357,8 +358,8 @@ class EvaluateParams(Section):
     coverage: float = Field(
         gt=0,
         le=1,
-        description="share of the validation clips that the model should give a label; this sets"
-        " the threshold below which a prediction counts as none of the labels",
+        description="share of the validation clips that get a label; this sets the threshold below"
+        " which a prediction counts as unknown",
     )
     seed: int = Field(ge=0, lt=2**32, description="seed of the resampling")
 
@@ -371,8 +372,8 @@ class CrossvalParams(Section):
     ] = Field(description="seeds; each fold is trained once per seed")
     validate_: bool = Field(
         alias="validate",
-        description="whether to keep the fold after the test fold for choosing the epoch; if not,"
-        " it is trained on too, and the last epoch counts",
+        description="whether the fold after the test fold chooses the epoch; if not, it trains too,"
+        " and the last epoch counts",
     )
     workers: int | None = Field(
         ge=1, description="number of trainings that run at the same time; null: one per CPU"
@@ -394,12 +395,12 @@ class RegisterParams(Section):
     significance: float = Field(
         gt=0,
         lt=1,
-        description="largest p-value at which a better candidate becomes champion, in a two-sided"
+        description="maximum p-value at which a better candidate becomes champion, in a two-sided"
         " paired permutation test over recordings; a candidate that is only as good as"
-        " the champion is promoted in at most half as many cases (0.05: 2.5 %)",
+        " the champion is promoted in at most half of this share of cases (0.05: 2.5 %)",
     )
     min_gain: float = Field(
-        ge=0, lt=1, description="smallest gain in accuracy at which a candidate becomes champion"
+        ge=0, lt=1, description="minimum gain in accuracy at which a candidate becomes champion"
     )
     on_incomparable: Literal["keep", "replace", "fail"] = Field(
         description="what to do if the champion cannot be compared with the candidate because"
