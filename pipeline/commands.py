@@ -42,7 +42,7 @@ def promote(parser: Parser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("version", nargs="?", help="a version number or alias")
     which.add_argument("--rollback", action="store_true", help="go back to the previous champion")
-    parser.add_argument("--reason", required=True, help="why; it is kept with the version")
+    parser.add_argument("--reason", required=True, help="why; stored with the version")
 
 
 def lineage(parser: Parser) -> None:
@@ -58,7 +58,7 @@ def lineage(parser: Parser) -> None:
     parser.add_argument(
         "--image",
         metavar="DIGEST",
-        help="record on the version the digest of the image that serves it",
+        help="record on the version that the image with this digest serves it",
     )
 
 
@@ -76,8 +76,8 @@ def webhook(parser: Parser) -> None:
     creating = commands.add_parser(
         "create", help="create or update the webhook on the MLflow server"
     )
-    creating.add_argument("url", help="address of the receiver, https")
-    commands.add_parser("test", help="let the MLflow server send an example message")
+    creating.add_argument("url", help="https address of the receiver")
+    commands.add_parser("test", help="make the MLflow server send an example message")
     serving = commands.add_parser("serve", help="run the receiver")
     serving.add_argument("--repository", required=True, help="OWNER/NAME on GitHub")
     serving.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
@@ -99,13 +99,16 @@ def predict(parser: Parser) -> None:
     """Add the options of ``predict``."""
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder, or a glob")
     parser.add_argument(
-        "--out", type=Path, default=Path("predictions.csv"), help="the table (default: %(default)s)"
+        "--out",
+        type=Path,
+        default=Path("predictions.csv"),
+        help="table to write (default: %(default)s)",
     )
     parser.add_argument(
         "--bundle",
         type=Path,
         default=paths.BUNDLE,
-        help="the packaged model (default: %(default)s)",
+        help="folder with the bundle (default: %(default)s)",
     )
 
 
@@ -140,14 +143,14 @@ GROUPS = {
         "tune": Command("stages.tune", "search hyper-parameters on the validation fold"),
         "train": Command("stages.train", "train with the best parameters and log the run"),
         "evaluate": Command("stages.evaluate", "score the model on the test fold"),
-        "register": Command("stages.register", "register the model and decide about the alias"),
+        "register": Command("stages.register", "register the model and set its alias"),
     },
     "After the stages": {
         "summary": Command("stages.summary", "print what the last run made", uses_mlflow=False),
         "report": Command(
-            "evaluation.report", "write one page about the last run", uses_mlflow=False
+            "evaluation.report", "write a report about the last run as one page", uses_mlflow=False
         ),
-        "crossval": Command("stages.crossval", "score every official fold once"),
+        "crossval": Command("stages.crossval", "train and score every official fold once"),
         "leakcheck": Command(
             "evaluation.leakcheck",
             "find test recordings that also appear in training",
@@ -173,7 +176,7 @@ GROUPS = {
         ),
         "drift": Command(
             "serving.drift",
-            "compare logged predictions with the training data",
+            "compare logged predictions with the bundle's reference",
             drift,
             uses_mlflow=False,
         ),

@@ -1,12 +1,13 @@
-"""Find likely label errors: a table of them, and a page to listen to them.
+"""Find likely label errors, and write a table of them and a page to listen to them.
 
     dvc repro crossval/dvc.yaml
     python -m pipeline label-errors
 
 Each clip is judged by the networks of the cross-validation that were not trained on it. Confident
 learning (Northcutt, Jiang and Chuang, JAIR 2021, implemented by cleanlab) finds the labels that the
-networks contradict. A person listens and decides, and writes corrections into ``labels.csv``, which
-the download stage applies.
+networks contradict. They are listed in ``reports/label_errors.csv``. Listen to them on
+``reports/label_errors.html``, decide, and write corrections to ``labels.csv``, which the download
+stage applies.
 """
 
 from typing import Any

@@ -2,11 +2,11 @@
 
     python -m pipeline leakcheck [--no-training]
 
-First it compares the clips: it lists recordings, identical files and near-duplicates that are in
-two folds. Then it trains the network of ``train`` on the dataset's folds and on shuffled folds, to
-show by how much a random split would overstate accuracy.
+First it compares the clips: ``reports/leaks.csv`` lists recordings, identical files and
+near-duplicates that are in two folds. Then it trains the network of ``train`` on the dataset's
+folds and on shuffled folds, and writes both accuracies to ``reports/protocols.csv``.
 
-The exit status is 1 if something is in two folds.
+The exit status is 1 if a recording, a file or a sound is in two folds.
 """
 
 import argparse

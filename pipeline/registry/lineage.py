@@ -1,6 +1,6 @@
 """Show everything that a model was made from, and what serves it.
 
-    python -m pipeline lineage [REFERENCE] [--json]
+    python -m pipeline lineage [REFERENCE] [--json] [--image DIGEST]
 
 REFERENCE is the number or alias of a version, an MLflow run id, a git revision, the tag of a bento
 or the address of a running service. What cannot be found is listed as missing.

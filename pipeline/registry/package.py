@@ -1,6 +1,6 @@
 """Write a registered model as a serving bundle, which the service loads.
 
-    python -m pipeline package [VERSION_OR_ALIAS] [--examples | --no-examples]
+    python -m pipeline package [VERSION] [--examples | --no-examples]
 
 The bundle is written only if LiteRT and Keras give the same predictions. The service's page offers
 the bundle's example clips to anybody who can reach it. They are test clips, so by default a bundle

@@ -4,7 +4,8 @@
 
 The training runs in a temporary worktree of the version's commit, with an MLflow store and an
 Optuna study of its own. Data and features come from DVC's cache or from a remote; if neither has
-them, they are made again.
+them, they are made again. On another machine or with other libraries, the test metrics and, on
+average, the probabilities may differ by at most 0.05.
 """
 
 import argparse

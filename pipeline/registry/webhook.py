@@ -1,11 +1,13 @@
-"""Start the deployment of a new champion: MLflow's webhook becomes GitHub's `repository_dispatch`.
+"""Start a deployment for each new champion: pass the MLflow server's webhook on to GitHub.
 
-    python -m pipeline webhook create https://hooks.example.org/mlflow
+    python -m pipeline webhook create https://hooks.example.org/
     python -m pipeline webhook test
     python -m pipeline webhook serve --repository OWNER/NAME
 
-MLflow sends signed messages in a format of its own; GitHub accepts another format, with a token.
-The receiver connects the two: it checks the signature and passes the version on to GitHub.
+``create`` makes the MLflow server send a signed message to this address for each new champion.
+``serve`` runs the receiver at this address: it checks the signature and sends GitHub a
+`repository_dispatch` event with the name and version of the model. Both read the environment
+variable ``MLFLOW_WEBHOOK_SECRET``; ``serve`` also needs ``GITHUB_TOKEN``.
 """
 
 import argparse

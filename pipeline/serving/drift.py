@@ -1,12 +1,13 @@
-"""Measure how far logged predictions have moved from the training data.
+"""Measure how far logged predictions have moved from the reference in the bundle.
 
     python -m pipeline drift predictions/*.jsonl*
 
-The measure is the population stability index (PSI) of a few quantities: the sum of
-(o - e) ln(o / e) over bins, where `e` is the share of the bundle's reference in a bin and `o` that
-of the predictions (Siddiqi, Credit Risk Scorecards, 2006). The usual reading is: below 0.1 stable,
-0.1 to 0.25 a moderate shift, above 0.25 a large shift. A small sample has a positive PSI by chance
-alone, so the verdict is about the PSI minus its expected value by chance.
+The reference has the distribution of labels and confidences on the test clips, and of properties
+of the sound in all clips of the dataset. The measure is the population stability index (PSI): the
+sum of (o - e) ln(o / e) over bins, where `e` is the expected share of a bin, from the reference,
+and `o` the observed one (Siddiqi, Credit Risk Scorecards, 2006). The usual reading is: up to 0.1
+stable, up to 0.25 a moderate shift, above 0.25 a large shift. A small sample has a positive PSI by
+chance alone, so the verdict is about the PSI minus its expected value by chance.
 """
 
 from __future__ import annotations

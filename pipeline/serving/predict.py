@@ -1,6 +1,6 @@
 """Classify sound files without a server and write the predictions to a table.
 
-    python -m pipeline predict PATHS... [--out predictions.csv] [--bundle bundle]
+    python -m pipeline predict PATH... [--out predictions.csv] [--bundle bundle]
 
 Each prediction is written as soon as it is made. If the command is interrupted, run it again: it
 keeps the predictions of files whose size and modification time have not changed, as long as the

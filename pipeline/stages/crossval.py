@@ -3,9 +3,10 @@
     dvc repro crossval/dvc.yaml
     python -m pipeline crossval
 
-This is the protocol that published figures use. It is not part of ``dvc repro``, because it trains
-one network per fold and seed. The figures are written to ``reports/crossval.json``. Finished units
-are kept, so a cross-validation that was stopped continues.
+This is the protocol that published figures use. It is not part of ``dvc repro``, because it takes
+long: it trains one network per fold and seed. Each of these trainings is a unit. Finished units are
+kept, so a cross-validation that was stopped continues. The figures are written to
+``reports/crossval.json``.
 """
 
 from pipeline import drawing, params, paths, tables

@@ -1,8 +1,8 @@
-"""Print what the last run made, as a short table: the end of ``make run``.
+"""Print a short summary of the last run, as ``make run`` does at its end.
 
     python -m pipeline summary
 
-The stages have to run first.
+Run the stages first.
 """
 
 from rich.console import Console

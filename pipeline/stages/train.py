@@ -2,8 +2,8 @@
 
     python -m pipeline train
 
-The epoch with the lowest validation log loss is kept, and the validation fold calibrates the
-network. The model is written to ``models/``. Its MLflow run records what it was made from.
+The epoch with the lowest validation log loss is kept, and the network is calibrated on the
+validation fold. The model is written to ``models/``. Its MLflow run records what it was made from.
 """
 
 import mlflow

@@ -89,7 +89,7 @@ def test_the_card_says_what_for_from_what_how_good_at_what_cost_and_why() -> Non
         "Decision: version 3 is better.",
         "| **new** | 1 |",
         "| candidate | 25.0% | 10.0% to 40.0% (90%) |",
-        "| champion then | 20.0% | 5.0% to 50.0% (95%) |",
+        "| champion at that time | 20.0% | 5.0% to 50.0% (95%) |",
         "[the training run](#/experiments/1/runs/abc)",
         "not for decisions on which safety",
         "`drilling`, `siren|horn`",
