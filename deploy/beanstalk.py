@@ -65,12 +65,12 @@ def _ready(name: str) -> dict[str, Any]:
     elasticbeanstalk = api.client("elasticbeanstalk")
 
     def read() -> dict[str, Any] | None:
-        found = elasticbeanstalk.describe_environments(
+        environments = elasticbeanstalk.describe_environments(
             EnvironmentNames=[name], IncludeDeleted=False
         )["Environments"]
-        if not found:
+        if not environments:
             raise UserError(f"the environment {name} does not exist: create it with `make aws-up`.")
-        environment: dict[str, Any] = found[0]
+        environment: dict[str, Any] = environments[0]
         # grey: the health is not known yet
         settled = environment["Status"] == "Ready" and environment.get("Health") != "Grey"
         return environment if settled else None

@@ -48,16 +48,16 @@ def _finished_scan(repository: str, tag: str) -> dict[str, Any] | None:
     ecr = api.client("ecr")
     which = {"repositoryName": repository, "imageId": {"imageTag": tag}}
     try:
-        found: dict[str, Any] = ecr.describe_image_scan_findings(**which)
+        findings: dict[str, Any] = ecr.describe_image_scan_findings(**which)
     except ecr.exceptions.ScanNotFoundException:
         # The push starts a scan, which may not be listed yet; ECR allows one scan per day.
         with contextlib.suppress(ecr.exceptions.LimitExceededException):
             ecr.start_image_scan(**which)
         return None
-    status = found["imageScanStatus"]["status"]
+    status = findings["imageScanStatus"]["status"]
     if status in ("FAILED", "UNSUPPORTED_IMAGE"):
         raise UserError(f"ECR could not scan {repository}:{tag}: {status}.")
-    return found if status in ("COMPLETE", "ACTIVE") else None
+    return findings if status in ("COMPLETE", "ACTIVE") else None
 
 
 def _has(repository: str, tag: str) -> bool:

@@ -61,8 +61,8 @@ def main(base: str | None = None, pip_config: Path | None = None, *, cache: bool
         options.append("format=docker")  # OCI images have no health checks
     environment = _environment()
     _bentoml(environment, "build", "--name", name, "--version", label)
-    given = [part for option in options for part in ("--opt", option)]
-    _bentoml(environment, "containerize", bento, "--backend", program, "-t", image, *given)
+    flags = [part for option in options for part in ("--opt", option)]
+    _bentoml(environment, "containerize", bento, "--backend", program, "-t", image, *flags)
     NAME.write_text(image + "\n", encoding="utf-8")
     SBOM.write_text(sbom.of_image(image, card) + "\n", encoding="utf-8")
     built = engine.inspect(image)

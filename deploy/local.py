@@ -132,8 +132,8 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack a source bundle; unlike ``extractall``, keep scripts executable."""
     with zipfile.ZipFile(archive) as opened:
         for entry in opened.infolist():
-            made = Path(opened.extract(entry, folder))
-            made.chmod((entry.external_attr >> 16) & 0o777 or 0o644)
+            extracted = Path(opened.extract(entry, folder))
+            extracted.chmod((entry.external_attr >> 16) & 0o777 or 0o644)
 
 
 def _is_free(port: int) -> bool:

@@ -42,15 +42,15 @@ def of_image(image: str, card: dict[str, Any]) -> str:
         type=ComponentType.MACHINE_LEARNING_MODEL,
         properties=[Property(name=key, value=value) for key, value in card["lineage"].items()],
     )
-    found = [_component("pypi", None, name, version) for name, version in python]
-    found += [
+    packages = [_component("pypi", None, name, version) for name, version in python]
+    packages += [
         _component("deb", "debian", name, version, arch=architecture)
         for name, version, architecture in (line.split() for line in debian)
     ]
-    bom = Bom(components=[model, *found])
+    bom = Bom(components=[model, *packages])
     container = Component(name=image, type=ComponentType.CONTAINER, bom_ref=image)
     bom.metadata.component = container
-    bom.register_dependency(container, [model, *found])
+    bom.register_dependency(container, [model, *packages])
     return JsonV1Dot6(bom).output_as_string(indent=2)
 
 

@@ -53,9 +53,9 @@ def write(folder: Path = FOLDER) -> str:
     limits = config.load().limits
     predictions = {}
     for clip in sorted(folder.iterdir()):
-        found = classifier.predict(decoding.load(clip.read_bytes(), rate), limits.max_windows)
-        best = int(found.probabilities.argmax())
-        probability = round(float(found.probabilities[best]), 6)
+        prediction = classifier.predict(decoding.load(clip.read_bytes(), rate), limits.max_windows)
+        best = int(prediction.probabilities.argmax())
+        probability = round(float(prediction.probabilities[best]), 6)
         predictions[clip.name] = {"label": classifier.labels[best], "probability": probability}
     model = {"name": classifier.card["name"], "version": str(classifier.card["version"])}
     tables.write_json(folder / EXPECTED, {"model": model, "clips": predictions})

@@ -118,7 +118,7 @@ def options(chosen: Config) -> dict[str, dict[str, Any]]:
     Source: "General options for all environments" in the Elastic Beanstalk Developer Guide.
     """
     environment = chosen.environment
-    held: dict[str, dict[str, Any]] = {
+    settings: dict[str, dict[str, Any]] = {
         "aws:elasticbeanstalk:application": {"Application Healthcheck URL": "/readyz"},
         "aws:elasticbeanstalk:healthreporting:system": {"SystemType": "enhanced"},
         "aws:elasticbeanstalk:command": {
@@ -143,10 +143,10 @@ def options(chosen: Config) -> dict[str, dict[str, Any]]:
         },
     }
     if chosen.service:
-        held[SERVICE_NAMESPACE] = chosen.service_environment
+        settings[SERVICE_NAMESPACE] = chosen.service_environment
     if environment.load_balanced:
         seconds = chosen.limits.request_seconds + BALANCER_SECONDS
-        held |= {
+        settings |= {
             "aws:autoscaling:asg": {
                 "MinSize": str(environment.instances.least),
                 "MaxSize": str(environment.instances.most),
@@ -158,7 +158,7 @@ def options(chosen: Config) -> dict[str, dict[str, Any]]:
                 "MatcherHTTPCode": "200",
             },
         }
-    return held
+    return settings
 
 
 def write(file: Path, content: Mapping[str, str]) -> None:

@@ -102,10 +102,10 @@ def measure(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame
     clips = list(zip(table["path"], table["label"].notna(), strict=True))
     with ThreadPool(cpus.available()) as pool:
         bar = tqdm(pool.imap(one, clips), "check", len(clips), unit="clip", disable=None)
-        found = pd.DataFrame(list(bar), columns=["reason", *MEASURED], index=table.index)
-    usable = found["reason"].isna()
-    rejected = table[["path"]].join(found["reason"])[~usable]
-    kept = table.join(found[MEASURED].round({"seconds": 6}))[usable]
+        measured = pd.DataFrame(list(bar), columns=["reason", *MEASURED], index=table.index)
+    usable = measured["reason"].isna()
+    rejected = table[["path"]].join(measured["reason"])[~usable]
+    kept = table.join(measured[MEASURED].round({"seconds": 6}))[usable]
     return kept.astype({"fold": int, "sample_rate": int, "channels": int}), rejected
 
 
@@ -167,12 +167,12 @@ def content_hash(root: Path, files: Iterable[str]) -> str:
     str
         SHA-256 in hexadecimal.
     """
-    whole = hashlib.sha256()
+    total = hashlib.sha256()
     for name in sorted(files):
         with (root / name).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        whole.update(f"{digest}  {name}\n".encode())
-    return whole.hexdigest()
+        total.update(f"{digest}  {name}\n".encode())
+    return total.hexdigest()
 
 
 def is_as_published(dataset: Dataset, root: Path, files: Iterable[str]) -> bool | None:
@@ -188,8 +188,8 @@ def is_as_published(dataset: Dataset, root: Path, files: Iterable[str]) -> bool 
     """
     if dataset.content is None:
         return None
-    there = [path for path in files if (root / path).is_file()]
-    return content_hash(root, there) == dataset.content
+    existing = [path for path in files if (root / path).is_file()]
+    return content_hash(root, existing) == dataset.content
 
 
 def card(

@@ -65,9 +65,9 @@ def recordings_in_two_folds(clips: pd.DataFrame) -> pd.DataFrame:
         ``a`` and ``b``, row numbers in `clips`: the recording's first clips in two folds.
     """
     firsts = clips.reset_index().drop_duplicates(["recording", "fold"])
-    both = firsts.merge(firsts, on="recording", suffixes=("_a", "_b"))
-    both = both[both["fold_a"] < both["fold_b"]]
-    return pd.DataFrame({"a": both["index_a"], "b": both["index_b"]})
+    pairs = firsts.merge(firsts, on="recording", suffixes=("_a", "_b"))
+    pairs = pairs[pairs["fold_a"] < pairs["fold_b"]]
+    return pd.DataFrame({"a": pairs["index_a"], "b": pairs["index_b"]})
 
 
 def identical(clips: pd.DataFrame, folder: Path) -> pd.DataFrame:
@@ -84,9 +84,9 @@ def identical(clips: pd.DataFrame, folder: Path) -> pd.DataFrame:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     by_content = clips["path"].map(digest).reset_index()
-    both = by_content.drop_duplicates("path").merge(by_content, on="path", suffixes=("_a", "_b"))
-    both = both[both["index_a"] < both["index_b"]]
-    return pd.DataFrame({"a": both["index_a"], "b": both["index_b"]})
+    pairs = by_content.drop_duplicates("path").merge(by_content, on="path", suffixes=("_a", "_b"))
+    pairs = pairs[pairs["index_a"] < pairs["index_b"]]
+    return pd.DataFrame({"a": pairs["index_a"], "b": pairs["index_b"]})
 
 
 def near_duplicates(

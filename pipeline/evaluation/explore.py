@@ -43,8 +43,8 @@ def loudness(clips: pd.DataFrame) -> pd.DataFrame:
 
     def one(path: str) -> tuple[float, float, float]:
         waveform = decoding.load(paths.AUDIO / path, LOUDNESS_RATE)
-        whole = max(1, waveform.size // FRAME) * FRAME
-        frames = np.resize(waveform, whole).reshape(-1, FRAME)
+        length = max(1, waveform.size // FRAME) * FRAME
+        frames = np.resize(waveform, length).reshape(-1, FRAME)
         levels = _decibels(np.sqrt(np.square(frames).mean(axis=1)))
         level = _decibels(np.sqrt(np.square(waveform).mean(keepdims=True)))
         return (
@@ -54,9 +54,9 @@ def loudness(clips: pd.DataFrame) -> pd.DataFrame:
         )
 
     with ThreadPoolExecutor(cpus.available()) as pool:
-        found = list(pool.map(one, clips["path"]))
+        measured = list(pool.map(one, clips["path"]))
     return clips[["path", "label"]].assign(
-        **dict(zip(("peak", "level", "silence"), zip(*found, strict=True), strict=True))
+        **dict(zip(("peak", "level", "silence"), zip(*measured, strict=True), strict=True))
     )
 
 

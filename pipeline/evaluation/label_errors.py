@@ -38,20 +38,20 @@ def main() -> str:
     """
     card = tables.read_json(paths.DATASET)
     predictions = crossval_predictions()
-    found = find(predictions, card["labels"])
-    tables.write(paths.LABEL_ERRORS, found, digits=6)
+    errors = find(predictions, card["labels"])
+    tables.write(paths.LABEL_ERRORS, errors, digits=6)
     # shows how far to trust the list: bad networks contradict labels at random
     agreement = float((predictions["label"] == predictions["predicted"]).mean())
     page = pages.render(
         "label_errors.html",
         card=card,
-        found=len(found),
+        found=len(errors),
         agreement=agreement,
-        clips=playable(found, card["name"], card["labels"]),
+        clips=playable(errors, card["name"], card["labels"]),
     )
     paths.LABEL_ERRORS_PAGE.write_text(page, encoding="utf-8")
     return (
-        f"{len(found)} likely label errors in {card['clips']} clips, found by networks that agree"
+        f"{len(errors)} likely label errors in {card['clips']} clips, found by networks that agree"
         f" with {agreement:.0%} of all labels -> {paths.LABEL_ERRORS}; listen to them on"
         f" {paths.LABEL_ERRORS_PAGE} and correct them in {paths.CORRECTIONS}"
     )

@@ -133,8 +133,8 @@ def log_loss(predictions: pd.DataFrame, labels: list[str]) -> float:
     """Compute the mean negative log probability of the true label, in nats."""
     codes = predictions["label"].map({label: i for i, label in enumerate(labels)}).to_numpy()
     columns = [f"p_{label}" for label in labels]
-    of_truth = predictions[columns].to_numpy()[np.arange(len(codes)), codes]
-    return float(-np.log(np.maximum(of_truth, 1e-7)).mean())
+    true_probabilities = predictions[columns].to_numpy()[np.arange(len(codes)), codes]
+    return float(-np.log(np.maximum(true_probabilities, 1e-7)).mean())
 
 
 def interval(

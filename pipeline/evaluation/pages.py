@@ -40,9 +40,9 @@ def render(template: str, **facts: Any) -> str:
 
 def schemes() -> str:
     """Return the light and the dark colours of the web page, as CSS."""
-    found = re.findall(
+    rules = re.findall(
         r"^:root \{.*?^\}|^@media \(prefers-color-scheme: dark\) \{.*?^\}",
         STYLESHEET.read_text(encoding="utf-8"),
         re.DOTALL | re.MULTILINE,
     )
-    return "\n".join(found)
+    return "\n".join(rules)

@@ -60,7 +60,7 @@ def train(settings: Params, labels: list[str], index: pd.DataFrame | None = None
 
     index = read_features().index if index is None else index
     numbers = sorted({int(fold) for fold in index["fold"]})
-    found = []
+    predictions = []
     for seed in settings.crossval.seeds:
         units = [folds.Unit(fold, seed) for fold in numbers]
         for protocol, used in (
@@ -68,10 +68,10 @@ def train(settings: Params, labels: list[str], index: pd.DataFrame | None = None
             ("random split", shuffled(index, seed)),
         ):
             _, results = folds.run(units, settings.train, settings.crossval, labels, used)
-            found.append(folds.by_clip(units, results).assign(protocol=protocol))
+            predictions.append(folds.by_clip(units, results).assign(protocol=protocol))
     columns = ["protocol", "seed", "path", "label", "predicted", "fold"]
     recordings = index.drop_duplicates("path").set_index("path")["recording"]
-    table = pd.concat(found, ignore_index=True)[columns]
+    table = pd.concat(predictions, ignore_index=True)[columns]
     return table.assign(recording=table["path"].map(recordings))
 
 

@@ -83,8 +83,8 @@ def registration(run_id: str) -> dict[str, Any] | None:
     """Read which version the run's model became; None if it has not been registered."""
     if not paths.REGISTRATION.exists():
         return None
-    found: dict[str, Any] = tables.read_json(paths.REGISTRATION)
-    return found if found["run_id"] == run_id else None
+    record: dict[str, Any] = tables.read_json(paths.REGISTRATION)
+    return record if record["run_id"] == run_id else None
 
 
 def sides(clips: pd.DataFrame, tags: dict[str, str]) -> list[dict[str, Any]]:

@@ -81,14 +81,14 @@ def score(
     probabilities = predict(folds.test)
     test = index.iloc[folds.test]
     predictions = by_clip(test, probabilities, labels)
-    before = by_clip(test, calibration.soften(probabilities, 1 / temperature), labels)
+    uncalibrated = by_clip(test, calibration.soften(probabilities, 1 / temperature), labels)
     validation = by_clip(index.iloc[folds.validation], predict(folds.validation), labels)
     return Scored(
         predictions,
         metrics.per_class(predictions, labels),
         metrics.reliability(predictions, labels),
         metrics.trade_off(predictions, labels),
-        metrics.test_figures(predictions, before, validation, labels, settings, temperature),
+        metrics.test_figures(predictions, uncalibrated, validation, labels, settings, temperature),
     )
 
 

@@ -249,8 +249,8 @@ def _consistent_state(client: MlflowClient, name: str) -> _State:
 
     def read() -> _State:
         # In this order, because everybody records a change before setting the alias.
-        found = champion(client, name)
-        return _State(str(found.version) if found else None, history(client, name))
+        version = champion(client, name)
+        return _State(str(version.version) if version else None, history(client, name))
 
     reading = Retrying(
         retry=retry_if_result(lambda state: state.changes and state.champion != state.recorded),

@@ -88,10 +88,10 @@ def main(wanted: str = champions.CHAMPION, publish: bool | None = None) -> str:
     with tempfile.TemporaryDirectory() as temporary:
         # the path of the model inside depends on how the version was registered
         fetched = Path(fetch(f"models:/{name}/{version.version}", Path(temporary)))
-        held = next((file.parent for file in fetched.rglob("MLmodel")), fetched)
-        network = _load(held / "data" / "model.keras")
-        spec = FeatureSpec.load(held / "extra_files" / paths.MODEL_SPEC.name)
-        dataset = tables.read_json(held / "extra_files" / paths.DATASET.name)
+        model_folder = next((file.parent for file in fetched.rglob("MLmodel")), fetched)
+        network = _load(model_folder / "data" / "model.keras")
+        spec = FeatureSpec.load(model_folder / "extra_files" / paths.MODEL_SPEC.name)
+        dataset = tables.read_json(model_folder / "extra_files" / paths.DATASET.name)
         predictions = _predictions(version, Path(temporary))
         examples = _examples(version, Path(temporary), spec)
     if publish is None:
@@ -180,12 +180,12 @@ def find_training_features(version: ModelVersion) -> TrainingFeatures | None:
     wanted = version.tags.get("lineage.features_md5")
     try:
         with paths.FEATURES.open("rb") as file:
-            found = hashlib.file_digest(
+            digest = hashlib.file_digest(
                 file, lambda: hashlib.md5(usedforsecurity=False)
             ).hexdigest()
     except FileNotFoundError:
         return None
-    if found != wanted:
+    if digest != wanted:
         return None
     index = tables.read(paths.FEATURE_INDEX)
     return TrainingFeatures(np.load(paths.FEATURES, mmap_mode="r"), index)
@@ -232,16 +232,16 @@ def reference(
     dict
         Histograms by quantity; a quantity whose source is None is left out.
     """
-    held: dict[str, Any] = {}
+    histograms: dict[str, Any] = {}
     if features is not None:
         rows = np.flatnonzero(features.index["window"] == 0)
         summaries = [classifier.summarise(features.array[row]) for row in rows]
-        held |= {name: drift.histogram([s[name] for s in summaries]) for name in summaries[0]}
+        histograms |= {name: drift.histogram([s[name] for s in summaries]) for name in summaries[0]}
     if predictions is not None:
         confidences = predictions[[f"p_{label}" for label in labels]].max(axis=1)
-        held["confidence"] = drift.histogram(confidences.tolist())
-        held["label"] = drift.shares(predictions["predicted"], labels)
-    return held
+        histograms["confidence"] = drift.histogram(confidences.tolist())
+        histograms["label"] = drift.shares(predictions["predicted"], labels)
+    return histograms
 
 
 def write(
@@ -283,25 +283,25 @@ def write(
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".bundle-", dir=folder.parent) as temporary:
-        made = Path(temporary) / "bundle"
-        made.mkdir()
-        export(network, made / bundle.MODEL)
-        spec.save(made / bundle.SPEC)
-        exported = Classifier((made / bundle.MODEL).read_bytes(), spec, described)
+        new = Path(temporary) / "bundle"
+        new.mkdir()
+        export(network, new / bundle.MODEL)
+        spec.save(new / bundle.SPEC)
+        exported = Classifier((new / bundle.MODEL).read_bytes(), spec, described)
         checked = compare(network, exported, clips)
         examples = examples or {}
-        named = example_clips.write(made / bundle.EXAMPLES, examples, spec.sample_rate)
+        file_names = example_clips.write(new / bundle.EXAMPLES, examples, spec.sample_rate)
         dataset = described.get("dataset", {})
         listed = [
             {"label": label, "file": file, "attribution": attribution(dataset, examples[label])}
-            for label, file in named.items()
+            for label, file in file_names.items()
         ]
-        tables.write_json(made / bundle.REFERENCE, reference or {})
-        held = {"examples": listed, "checked": checked, "checksums": bundle.checksums(made)}
-        tables.write_json(made / bundle.CARD, {**described, **held})
+        tables.write_json(new / bundle.REFERENCE, reference or {})
+        added = {"examples": listed, "checked": checked, "checksums": bundle.checksums(new)}
+        tables.write_json(new / bundle.CARD, {**described, **added})
         if folder.exists():
             folder.rename(Path(temporary) / "before")
-        made.rename(folder)
+        new.rename(folder)
     return checked
 
 
@@ -322,10 +322,10 @@ def attribution(dataset: Mapping[str, Any], example: Example) -> dict[str, str] 
     """
     if not str(dataset.get("license")).startswith("CC BY"):
         return None
-    found = dataset["name"] in FREESOUND and example.recording
+    on_freesound = dataset["name"] in FREESOUND and example.recording
     return {
         "clip": PurePosixPath(example.path).name,
-        "source": f"https://freesound.org/s/{example.recording}/" if found else "",
+        "source": f"https://freesound.org/s/{example.recording}/" if on_freesound else "",
         "dataset": dataset["title"],
         "homepage": dataset["homepage"],
         "license": dataset["license"],

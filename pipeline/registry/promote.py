@@ -93,10 +93,10 @@ def previous(client: MlflowClient, name: str) -> str:
         When there is none.
     """
     champion = champions.champion(client, name)
-    now = str(champion.version) if champion else None
+    current = str(champion.version) if champion else None
     earlier = champions.succession(champions.history(client, name))
     for number in reversed(earlier):
-        if number != now and exists(client, name, number):
+        if number != current and exists(client, name, number):
             return number
     raise UserError(
         f"{name} has no earlier champion to go back to: promote a version by its number."

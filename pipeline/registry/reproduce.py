@@ -74,10 +74,10 @@ def main(wanted: str, search: bool = False) -> str:
     compared = comparison.compare(original, repeated)
     for line in compared.lines:
         print(f"  {line}")
-    called = f"{name} version {version.version}"
+    title = f"{name} version {version.version}"
     if not compared.agrees:
-        raise UserError(f"{called} is not reproduced: {compared.verdict}.")
-    return f"{called} is reproduced: {compared.verdict}"
+        raise UserError(f"{title} is not reproduced: {compared.verdict}.")
+    return f"{title} is reproduced: {compared.verdict}"
 
 
 def training_run(client: MlflowClient, version: ModelVersion) -> Run:

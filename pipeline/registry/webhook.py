@@ -197,7 +197,7 @@ def application(receiver: Receiver) -> Any:
     from fastapi.concurrency import run_in_threadpool
     from fastapi.responses import PlainTextResponse
 
-    made = FastAPI(title="From MLflow to GitHub", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="From MLflow to GitHub", docs_url=None, redoc_url=None, openapi_url=None)
 
     async def receive(request: Request) -> PlainTextResponse:
         body = b""
@@ -212,9 +212,9 @@ def application(receiver: Receiver) -> Any:
     async def live() -> PlainTextResponse:
         return PlainTextResponse("ok")
 
-    made.add_api_route("/", receive, methods=["POST"])
-    made.add_api_route("/livez", live, methods=["GET"])
-    return made
+    app.add_api_route("/", receive, methods=["POST"])
+    app.add_api_route("/livez", live, methods=["GET"])
+    return app
 
 
 def create(url: str) -> str:

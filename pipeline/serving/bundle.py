@@ -55,15 +55,15 @@ def read_card(folder: Path) -> dict[str, Any]:
     file = folder / CARD
     try:
         card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        held = {field: card[field] for field in FIELDS}
+        fields = {field: card[field] for field in FIELDS}
         if not isinstance(card["examples"], list):  # before examples had an attribution
             raise KeyError("examples")
-        found = checksums(folder)
-        for name, checksum in dict(held["checksums"]).items():
+        actual = checksums(folder)
+        for name, checksum in dict(fields["checksums"]).items():
             file = folder / name
-            if name not in found:
+            if name not in actual:
                 raise FileNotFoundError
-            if found[name] != checksum:
+            if actual[name] != checksum:
                 raise ValueError("its checksum is wrong")
     except FileNotFoundError:
         raise UserError(
@@ -105,9 +105,9 @@ def read_reference(folder: Path) -> dict[str, Any]:
     """
     file = folder / REFERENCE
     try:
-        held: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        reference: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{file} is missing: run `python -m pipeline package`.") from None
     except ValueError:
         raise UserError(f"{file} is damaged: run `python -m pipeline package` again.") from None
-    return held
+    return reference

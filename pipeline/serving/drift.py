@@ -148,8 +148,8 @@ class Drift:
     def add(self, values: Values) -> None:
         """Count a prediction; quantities that the reference does not have are ignored."""
         places = {}
-        for name, held in self.reference.items():
-            place = _place(held, values.get(name))
+        for name, bins in self.reference.items():
+            place = _place(bins, values.get(name))
             if place is not None:
                 places[name] = place
                 self.counts[name][place] += 1
@@ -227,7 +227,7 @@ def run(options: argparse.Namespace) -> str:
     return main(options.logs, options.bundle)
 
 
-def _place(held: Mapping[str, Any], value: float | str | None) -> int | None:
+def _place(bins: Mapping[str, Any], value: float | str | None) -> int | None:
     if isinstance(value, str):
-        return held["labels"].index(value) if value in held.get("labels", ()) else None
-    return None if value is None or "edges" not in held else bisect_right(held["edges"], value)
+        return bins["labels"].index(value) if value in bins.get("labels", ()) else None
+    return None if value is None or "edges" not in bins else bisect_right(bins["edges"], value)

@@ -66,23 +66,25 @@ class Inference:
         RejectedError
             If the clip cannot be decoded, is longer than allowed, or is silent.
         """
-        waveform, found = self._predict(content, until, windows=windows)
+        waveform, prediction = self._predict(content, until, windows=windows)
         duration = waveform.size / self.classifier.spec.sample_rate
-        end = found.starts[-1] + self.classifier.spec.seconds
+        end = prediction.starts[-1] + self.classifier.spec.seconds
         answer = {
-            **self._probabilities(found.probabilities),
+            **self._probabilities(prediction.probabilities),
             # if one sound follows another, the mean is less certain than each window by itself
-            "known": self.classifier.knows(found.windows if windows else found.probabilities),
+            "known": self.classifier.knows(
+                prediction.windows if windows else prediction.probabilities
+            ),
             "seconds": round(float(min(duration, end)), 3),
             "duration": round(duration, 3),
             "model": self._model,
-            "windows": self._windows(found, duration) if windows else None,
+            "windows": self._windows(prediction, duration) if windows else None,
         }
         if picture:
             answer["picture"] = Picture(
-                waveform=envelope(waveform, POINTS), spectrogram=self._spectrogram(found)
+                waveform=envelope(waveform, POINTS), spectrogram=self._spectrogram(prediction)
             )
-        self._record(answer, found)
+        self._record(answer, prediction)
         return answer
 
     def _predict(
@@ -92,7 +94,9 @@ class Inference:
         limits = decoding.Limits(settings.max_seconds, max(0.0, until - time.monotonic()))
         try:
             waveform = decoding.load(content, rate, limits=limits)
-            found = self.classifier.predict(waveform, settings.max_windows, overlapping=windows)
+            prediction = self.classifier.predict(
+                waveform, settings.max_windows, overlapping=windows
+            )
         except decoding.SlowError as error:
             raise RejectedError(422, str(error), "slow") from None
         except decoding.LimitError as error:
@@ -101,13 +105,13 @@ class Inference:
             raise RejectedError(415, str(error), "format") from None
         except Silence as error:
             raise RejectedError(422, str(error), "silence") from None
-        return waveform, found
+        return waveform, prediction
 
-    def _record(self, answer: dict[str, Any], found: Prediction) -> None:
+    def _record(self, answer: dict[str, Any], prediction: Prediction) -> None:
         values = {
             "label": answer["label"],
             "confidence": answer["probability"],
-            **{name: round(value, 4) for name, value in found.summary.items()},
+            **{name: round(value, 4) for name, value in prediction.summary.items()},
             "duration": answer["duration"],
             "version": self._model.version,
         }
@@ -121,7 +125,7 @@ class Inference:
         label, probability = next(iter(probabilities.items()))
         return {"label": label, "probability": probability, "probabilities": probabilities}
 
-    def _windows(self, found: Prediction, duration: float) -> list[Window]:
+    def _windows(self, prediction: Prediction, duration: float) -> list[Window]:
         seconds = self.classifier.spec.seconds
         return [
             Window(
@@ -129,11 +133,11 @@ class Inference:
                 end=round(float(min(start + seconds, max(duration, start))), 3),
                 **self._probabilities(row),
             )
-            for start, row in zip(found.starts, found.windows, strict=True)
+            for start, row in zip(prediction.starts, prediction.windows, strict=True)
         ]
 
-    def _spectrogram(self, found: Prediction) -> Spectrogram:
-        spec, features = self.classifier.spec, found.features
+    def _spectrogram(self, prediction: Prediction) -> Spectrogram:
+        spec, features = self.classifier.spec, prediction.features
         if spec.kind == "mfcc":
             low, high = float(features.min()), float(features.max())
         else:

@@ -141,8 +141,8 @@ def reserve_space() -> None:
         with tempfile.TemporaryFile(dir=folder) as probe:  # for files that do not exist yet
             os.posix_fallocate(probe.fileno(), 0, 1 << 18)
         for file in Path(folder).glob(f"*_{os.getpid()}.db"):
-            with file.open("r+b") as held:
-                os.posix_fallocate(held.fileno(), 0, file.stat().st_size)
+            with file.open("r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written ({error.strerror}): free some space, or set"

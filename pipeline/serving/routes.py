@@ -124,8 +124,8 @@ def _add_classify(
                     400, "The form has several files: send them to /classify_batch.", "form"
                 )
             until = uploads.deadline()
-            found = inference.classify(files[0].content, until, windows=windows, picture=picture)
-            return _json(Answer(**found))
+            fields = inference.classify(files[0].content, until, windows=windows, picture=picture)
+            return _json(Answer(**fields))
 
         return await uploads.receive(request, "file", work)
 
@@ -246,8 +246,8 @@ def _result(
     try:
         if not file.content:
             raise RejectedError(415, "The file is empty.", "format")
-        found = inference.classify(file.content, until, windows=windows, picture=False)
-        return FileAnswer(file=name, **found)
+        fields = inference.classify(file.content, until, windows=windows, picture=False)
+        return FileAnswer(file=name, **fields)
     except RejectedError as rejection:
         metrics.rejected(rejection.reason)
         return FileError(file=name, error=str(rejection))

@@ -90,10 +90,10 @@ def save(folder: Path, predictions: pd.DataFrame, rate: int) -> None:
         with contextlib.suppress(decoding.AudioError):
             waveform = decoding.load(paths.AUDIO / path, rate, SECONDS)
             examples[label] = Example(waveform, path, str(recordings[path]))
-    named = write(folder, examples, rate)
+    file_names = write(folder, examples, rate)
     index = {
         label: {"file": name, "path": examples[label].path, "recording": examples[label].recording}
-        for label, name in named.items()
+        for label, name in file_names.items()
     }
     tables.write_json(folder / INDEX, index)
 
@@ -115,9 +115,9 @@ def load(folder: Path, rate: int) -> dict[str, Example]:
     examples = {}
     for label, entry in tables.read_json(folder / INDEX).items():
         # an evaluation by an earlier release recorded only the file name
-        held = entry if isinstance(entry, dict) else {"file": entry, "path": "", "recording": ""}
-        waveform = decoding.load(folder / held["file"], rate, SECONDS)
-        examples[label] = Example(waveform, held["path"], held["recording"])
+        record = entry if isinstance(entry, dict) else {"file": entry, "path": "", "recording": ""}
+        waveform = decoding.load(folder / record["file"], rate, SECONDS)
+        examples[label] = Example(waveform, record["path"], record["recording"])
     return examples
 
 
@@ -138,9 +138,9 @@ def write(folder: Path, examples: Mapping[str, Example], rate: int) -> dict[str,
         File names by label.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    named = {}
+    file_names = {}
     for number, (label, example) in enumerate(sorted(examples.items())):
         # a label may be anything, so one that is not safe as a file name becomes a number
-        named[label] = f"{label if label.isidentifier() and label.isascii() else number}.wav"
-        soundfile.write(folder / named[label], example.waveform, rate)
-    return named
+        file_names[label] = f"{label if label.isidentifier() and label.isascii() else number}.wav"
+        soundfile.write(folder / file_names[label], example.waveform, rate)
+    return file_names

@@ -160,10 +160,10 @@ class FeatureSpec:
             An existing file is overwritten.
         """
         arrays = {name: getattr(self, name) for name in ARRAYS}
-        held = {name: array for name, array in arrays.items() if array is not None}
+        present = {name: array for name, array in arrays.items() if array is not None}
         settings = np.array(json.dumps(self.to_dict(), sort_keys=True))
         with path.open("wb") as file:  # np.savez would add a suffix to a name without one
-            np.savez(file, allow_pickle=False, settings=settings, **held)
+            np.savez(file, allow_pickle=False, settings=settings, **present)
 
     @classmethod
     def load(cls, path: Path) -> FeatureSpec:
@@ -184,9 +184,9 @@ class FeatureSpec:
             When the file is missing or is not a feature spec.
         """
         try:
-            with np.load(path, allow_pickle=False) as held:
-                arrays = {name: held[name] for name in ARRAYS if name in held}
-                return cls(**json.loads(held["settings"].item()), **arrays)
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in ARRAYS if name in stored}
+                return cls(**json.loads(stored["settings"].item()), **arrays)
         except FileNotFoundError:
             raise UserError(f"{path} is missing: run the featurize stage.") from None
         except (AttributeError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):

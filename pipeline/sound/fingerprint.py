@@ -103,8 +103,8 @@ def matches(clips: Sequence[Landmarks]) -> pd.DataFrame:
         start of a to the start of b in a common recording.
     """
     sizes = np.array([len(clip) for clip in clips], np.int64)
-    found = [_best_shifts(block) for block in _agreeing(clips, sizes)]
-    table = pd.concat(found) if found else _best_shifts(np.empty((3, 0), np.int64))
+    counted = [_best_shifts(block) for block in _agreeing(clips, sizes)]
+    table = pd.concat(counted) if counted else _best_shifts(np.empty((3, 0), np.int64))
     table["score"] = table["landmarks"] / np.minimum(
         sizes[table["a"].to_numpy()], sizes[table["b"].to_numpy()]
     )

@@ -53,6 +53,6 @@ def main() -> str:
         table = trials.table(ended)
         for name, picture in search_plots.pictures(table).items():
             mlflow.log_figure(picture, f"{name}.png")
-    found = trials.Best(study.study_name, best.number, value, run_id, best.params)
-    trials.write(found, table)
-    return trials.summary(ended, finished_before, found, tune)
+    result = trials.Best(study.study_name, best.number, value, run_id, best.params)
+    trials.write(result, table)
+    return trials.summary(ended, finished_before, result, tune)

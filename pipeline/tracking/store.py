@@ -106,16 +106,16 @@ def _check_scheme() -> None:
 @contextmanager
 def fail_fast() -> Iterator[None]:
     """Within the context, do not wait for a server that does not answer."""
-    before = {name: os.environ.get(name) for name in FEW_RETRIES}
+    previous = {name: os.environ.get(name) for name in FEW_RETRIES}
     # a still lower setting of the user is kept
     os.environ |= {
-        name: str(min(int(value), int(before[name] or value)))
+        name: str(min(int(value), int(previous[name] or value)))
         for name, value in FEW_RETRIES.items()
     }
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in previous.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
@@ -178,22 +178,22 @@ def experiment(client: MlflowClient, name: str) -> str:
     UserError
         When the experiment was deleted.
     """
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    existing = client.get_experiment_by_name(name)
+    if existing is None:
         try:
             # without this tag the UI shows its pages for language models
             kind = {"mlflow.experimentKind": "custom_model_development"}
             return str(client.create_experiment(name, tags=kind))
         except MlflowException:  # another process may have just created it
-            found = client.get_experiment_by_name(name)
-            if found is None:
+            existing = client.get_experiment_by_name(name)
+            if existing is None:
                 raise
-    if found.lifecycle_stage == "deleted":
+    if existing.lifecycle_stage == "deleted":
         raise UserError(
             f"the MLflow experiment {name} is deleted: restore it with"
-            f" `mlflow experiments restore --experiment-id {found.experiment_id}`."
+            f" `mlflow experiments restore --experiment-id {existing.experiment_id}`."
         )
-    return str(found.experiment_id)
+    return str(existing.experiment_id)
 
 
 @contextmanager

@@ -162,16 +162,16 @@ def enqueue_last(study: optuna.Study, about: dict[str, Any], tune: TuneParams) -
     A search with another test fold does not count: it has trained or validated on the fold that
     is the test fold now.
     """
-    before = [
+    earlier = [
         other
         for other in optuna.get_all_study_summaries(storage())
         if other.study_name != study.study_name
         and {key: other.user_attrs.get(key) for key in about} == about
         and other.datetime_start is not None
     ]
-    if not before:
+    if not earlier:
         return
-    last = max(before, key=lambda other: (other.datetime_start, other.study_name))
+    last = max(earlier, key=lambda other: (other.datetime_start, other.study_name))
     complete = optuna.load_study(study_name=last.study_name, storage=storage()).get_trials(
         deepcopy=False, states=(TrialState.COMPLETE,)
     )

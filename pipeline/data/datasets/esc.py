@@ -34,10 +34,10 @@ def read_esc10(root: Path, params: DatasetParams) -> pd.DataFrame:  # noqa: ARG0
     rows = []
     for path in clip_paths(root):
         parts = PurePosixPath(path).parts
-        of_class, of_clip = _CLASS.fullmatch(parts[0]), _CLIP.fullmatch(parts[-1])
+        class_match, clip_match = _CLASS.fullmatch(parts[0]), _CLIP.fullmatch(parts[-1])
         row = {"path": path}
-        if of_class and of_clip and len(parts) == 2:
-            row |= {"label": of_class[1].lower().replace(" ", "_"), **of_clip.groupdict()}
+        if class_match and clip_match and len(parts) == 2:
+            row |= {"label": class_match[1].lower().replace(" ", "_"), **clip_match.groupdict()}
         rows.append(row)
     table = pd.DataFrame(rows, columns=["path", "label", "fold", "recording"], dtype="str")
     return table.assign(fold=whole_numbers(table["fold"], "The fold in a file name"))

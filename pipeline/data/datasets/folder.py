@@ -85,7 +85,7 @@ def _matches(paths: list[str], pattern: str) -> pd.DataFrame:
             "dataset.folder.pattern needs a group named recording or fold, or both, and no other"
             " group, as in '(?P<recording>.+)_[0-9]+'."
         )
-    found = []
+    rows = []
     for path in paths:
         match = expression.search(path)
         # Counting it as a recording of its own could put one recording into two folds.
@@ -94,8 +94,8 @@ def _matches(paths: list[str], pattern: str) -> pd.DataFrame:
                 f"dataset.folder.pattern does not match {path}: correct the pattern or rename the"
                 " file."
             )
-        found.append(match.groupdict())
-    return pd.DataFrame(found, index=pd.Index(paths, name="path"), dtype="str")
+        rows.append(match.groupdict())
+    return pd.DataFrame(rows, index=pd.Index(paths, name="path"), dtype="str")
 
 
 def _make_folds(table: pd.DataFrame, folds: int) -> pd.Series:
@@ -109,8 +109,8 @@ def _make_folds(table: pd.DataFrame, folds: int) -> pd.Series:
             f"The label {label} has {count} recordings, too few for {folds} folds: add recordings,"
             " or lower dataset.folder.folds (to at least 3)."
         )
-    made = pd.Series(0, index=table.index, dtype="Int64")
+    assigned = pd.Series(0, index=table.index, dtype="Int64")
     split = StratifiedGroupKFold(folds).split(table, table["label"], table["recording"])
     for number, (_, rows) in enumerate(split, start=1):
-        made.iloc[rows] = number
-    return made
+        assigned.iloc[rows] = number
+    return assigned

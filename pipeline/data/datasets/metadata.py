@@ -21,9 +21,9 @@ def clip_paths(root: Path, below: str = ".") -> list[str]:
     UserError
         As :func:`check_names`.
     """
-    found = sound_files(root, below)
-    check_names(found)
-    return found
+    paths = sound_files(root, below)
+    check_names(paths)
+    return paths
 
 
 def check_names(names: Iterable[str]) -> None:
