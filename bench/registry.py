@@ -76,7 +76,7 @@ def run(name: str) -> None:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Time some work."""
+    """Measure how long `work` takes, in seconds."""
     started = time.monotonic()
     work()
     return time.monotonic() - started

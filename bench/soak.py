@@ -44,7 +44,7 @@ class Soaked:
 
     @property
     def answers(self) -> list[Answer]:
-        """All answers under overload."""
+        """Return all answers under overload."""
         return [answer for answers, _ in self.slices for answer in answers]
 
 

@@ -90,12 +90,12 @@ class Config(Strict):
 
     @property
     def service_environment(self) -> dict[str, str]:
-        """Environment variables of the deployed service."""
+        """Return the environment variables of the deployed service."""
         return {name: str(value) for name, value in self.service.items()}
 
     @property
     def limits(self) -> settings.Settings:
-        """Settings of the deployed service, which the proxies in front of it follow."""
+        """Return the settings of the deployed service, which the proxies in front of it follow."""
         return settings.Settings.read(self.service_environment)
 
 

@@ -1,4 +1,4 @@
-"""The front door: ``python -m pipeline COMMAND``.
+"""Run a command: ``python -m pipeline COMMAND``.
 
 A command's module is imported only when the command runs, so that help needs nothing but the
 standard library.

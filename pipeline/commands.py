@@ -1,4 +1,4 @@
-"""The commands of the project with their options.
+"""Define the commands of the project and their options.
 
 The options stand here and not in the modules that run the commands, so that no command has to load
 its libraries only to explain itself.

@@ -1,4 +1,4 @@
-"""The exception whose message is written for the user."""
+"""Define the exception whose message is written for the user."""
 
 
 class UserError(Exception):

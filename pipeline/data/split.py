@@ -16,7 +16,7 @@ class Split:
 
     Attributes
     ----------
-    train, validation, test : array of int
+    train, validation, test : array, shape (rows,), int
         Row numbers of the index in rising order. Each row is in one of the three.
     train_folds : tuple of int
     validation_fold : int or None

@@ -185,7 +185,7 @@ def sound_map(points: pd.DataFrame, labels: list[str]) -> "Figure":
 
 
 def band_centres(spec: FeatureSpec) -> np.ndarray:
-    """Return the centre frequency of each mel band in hertz, shape (n_mels,)."""
+    """Return the centre frequencies of the mel bands in Hz: array, shape (n_mels,), float64."""
     from librosa import mel_frequencies
 
     edges = mel_frequencies(n_mels=(spec.n_mels or 0) + 2, fmin=spec.fmin, fmax=spec.fmax)

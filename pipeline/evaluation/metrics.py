@@ -151,7 +151,7 @@ def interval(
     Parameters
     ----------
     right : array, shape (clips,), bool
-    recordings : array, shape (clips,)
+    recordings : array, shape (clips,), str
     settings : EvaluateParams
 
     Returns
@@ -173,8 +173,8 @@ def bootstrap_interval(
 
     Parameters
     ----------
-    values : array, shape (clips,)
-    recordings : array, shape (clips,)
+    values : array, shape (clips,), bool or float
+    recordings : array, shape (clips,), str
     settings : EvaluateParams
 
     Returns
@@ -266,7 +266,7 @@ def reliability(predictions: pd.DataFrame, labels: list[str], bins: int = 10) ->
 
 
 def confidence(predictions: pd.DataFrame, labels: list[str]) -> np.ndarray:
-    """Return the highest probability of each clip, shape (clips,)."""
+    """Return the highest probability of each clip: array, shape (clips,), float."""
     highest: np.ndarray = predictions[[f"p_{label}" for label in labels]].to_numpy().max(axis=1)
     return highest
 

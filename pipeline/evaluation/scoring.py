@@ -16,7 +16,7 @@ from pipeline.training import calibration
 from pipeline.training.predictions import by_clip
 
 Predict = Callable[[np.ndarray], np.ndarray]
-"""Takes row numbers of the features; returns an array, shape (rows, classes), float32."""
+"""Takes row numbers of the features; returns array, shape (rows, classes), float32."""
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class _State:
 
     @property
     def recorded(self) -> str | None:
-        """The champion according to the history."""
+        """Return the champion according to the history."""
         return succession(self.changes)[-1] if self.changes else None
 
 

@@ -36,11 +36,11 @@ class Prediction:
 
     Attributes
     ----------
-    probabilities : array, shape (labels,), float32
+    probabilities : array, shape (classes,), float32
         The mean over the windows.
     starts : array, shape (windows,), float64
         Start of each window, in seconds.
-    windows : array, shape (windows, labels), float32
+    windows : array, shape (windows, classes), float32
         Probabilities of each window.
     features : array, shape (bands, frames), float32
         Features of the first window, not normalised.
@@ -205,7 +205,7 @@ class Classifier:
 
         Parameters
         ----------
-        probabilities : array, shape (labels,) or (windows, labels), float32
+        probabilities : array, shape (classes,) or (windows, classes), float32
             Those of a clip or of its windows, of which one has to reach the threshold.
         """
         return float(probabilities.max()) >= self.threshold
@@ -236,7 +236,7 @@ class Classifier:
 
         Returns
         -------
-        array, shape (windows, labels), float32
+        array, shape (windows, classes), float32
         """
         interpreter, given, answer = self._interpreter()
         probabilities = np.empty((len(features), answer["shape"][1]), np.float32)

@@ -142,7 +142,7 @@ class Drift:
 
     @property
     def since(self) -> float:
-        """Time of the oldest prediction that is compared, in seconds since 1970."""
+        """Return the time of the oldest prediction that is compared, in seconds since 1970."""
         return self._latest[0][0] if self._latest else math.nan
 
     def add(self, values: Values) -> None:

@@ -115,7 +115,7 @@ class Settings:
 
     @property
     def threads(self) -> int:
-        """Number of threads that decode and classify.
+        """Return the number of threads that decode and classify.
 
         Two per CPU, so that a long clip does not hold up all others. Each thread has an interpreter
         of its own, which takes memory.
@@ -124,7 +124,7 @@ class Settings:
 
     @property
     def request_seconds(self) -> int:
-        """Time limit of a request in seconds: to arrive, to wait, to be decoded, and 3 s to spare.
+        """Return the time limit of a request in seconds: arrival, waiting, decoding, and 3 s spare.
 
         BentoML and the proxy in front of the service take their time limits from it.
         """
@@ -132,7 +132,7 @@ class Settings:
 
     @property
     def too_large(self) -> str:
-        """What the service, and the proxy in front of it, answer to a request that is too large."""
+        """Return the error sentence for a request that is too large, also used by the proxy."""
         return f"The request is larger than {self.max_bytes / 1e6:g} MB."
 
     def limits(self) -> dict[str, float]:

@@ -1,1 +1,1 @@
-"""Everything specific to sound: decoding, features, augmentation, networks, fingerprints."""
+"""Handle sound: decoding, features, augmentation, networks and fingerprints."""

@@ -137,7 +137,7 @@ class FeatureSpec:
 
         Parameters
         ----------
-        mean, std : array, shape (bands,)
+        mean, std : array, shape (bands,), float64
             As :func:`statistics` returns them.
 
         Returns
@@ -265,7 +265,7 @@ def extract(waveform: Floats, spec: FeatureSpec) -> Floats:
 
     Parameters
     ----------
-    waveform : array, shape (samples,)
+    waveform : array, shape (samples,), float32
         A window as :func:`windows` returns it. It must be finite and within a million times full
         scale, or float32 would overflow; :func:`pipeline.sound.decoding.load` checks this.
     spec : FeatureSpec
@@ -332,9 +332,9 @@ def statistics(
 
     Parameters
     ----------
-    features : array, shape (windows, bands, frames)
+    features : array, shape (windows, bands, frames), float32
         May be a memory map that is larger than memory.
-    rows : array of int, or None
+    rows : array, shape (rows,), int, or None
         The windows to use, normally those of the training folds; None for all.
 
     Returns
@@ -370,7 +370,7 @@ def normalise(features: Floats, spec: FeatureSpec) -> Floats:
 
     Parameters
     ----------
-    features : array, shape (..., bands, frames)
+    features : array, shape (..., bands, frames), float32
         As :func:`extract` returns them.
     spec : FeatureSpec
         With statistics, if `standardise` is true.

@@ -44,8 +44,8 @@ def build(params: TrainParams, shape: tuple[int, int], classes: int) -> keras.Mo
     Returns
     -------
     keras.Model
-        From features of shape (batch, bands, frames, 1), float32, to probabilities of shape
-        (batch, classes), float32.
+        From features (array, shape (batch, bands, frames, 1), float32) to probabilities (array,
+        shape (batch, classes), float32).
 
     Raises
     ------

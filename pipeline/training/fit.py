@@ -21,8 +21,8 @@ WARM_UP = 0.05
 """Share of the steps over which a cosine schedule rises to its full learning rate."""
 
 Example = tuple[np.ndarray, np.ndarray]
-"""Features, array, shape (windows, bands, frames, 1), float32, unless another shape is given; and
-one-hot targets, array, shape (windows, classes), float32."""
+"""Features: array, shape (windows, bands, frames, 1), float32, unless another shape is given; and
+one-hot targets: array, shape (windows, classes), float32."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Data:
     """The clips that train a network and those that choose its epoch, without the test fold."""
 
     train: Example
-    """Features in decibels, shape (windows, bands, frames), because augmentation works on these."""
+    """Features in decibels, for augmentation: array, shape (windows, bands, frames), float32."""
     validation: Example
     """Empty if no fold validates."""
     spec: FeatureSpec
