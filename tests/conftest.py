@@ -1,7 +1,8 @@
 """What all tests share: how workers divide them, and what is made once for all workers."""
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,18 @@ LONGEST = (
     "test_pipeline.py",
     "test_team.py",
     "test_registry.py",
+    "test_notebooks.py",
     "test_crossval.py",
+    "test_label_errors.py",
     "test_workflows.py",
+    "test_reproduce.py",
+    "test_webhook.py",
+    "test_number_labels.py",
+    "test_fit.py",
+    "test_package.py",
     "test_hardening.py",
     "test_page.py",
     "test_service.py",
-    "test_notebooks.py",
-    "test_label_errors.py",
-    "test_reproduce.py",
     "test_report.py",
 )
 """Files that take longest. They start first, so that no worker is left with one at the end."""
@@ -42,6 +47,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first."""
     rank = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
+
+
+@pytest.fixture(autouse=True)
+def _environment_as_before() -> Iterator[None]:
+    """Undo what a test does to the environment; ``mlflow.set_tracking_uri`` changes it too."""
+    before = dict(os.environ)
+    yield
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri(None)
+    os.environ.clear()
+    os.environ.update(before)
 
 
 Once = Callable[[str, Callable[[Path], object]], Path]

@@ -71,7 +71,7 @@ def test_without_validation_all_other_folds_train_and_the_last_epoch_counts(
     used.set(train__patience=1)
     refused = used.run("python -m pipeline crossval")
     assert refused.returncode == 1
-    assert "train.patience needs crossval.validate" in refused.stdout
+    assert "train.patience needs a validation fold" in refused.stdout
 
 
 def test_a_cross_validation_killed_in_the_middle_trains_only_what_is_missing(

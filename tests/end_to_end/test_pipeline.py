@@ -14,6 +14,7 @@ import mlflow
 import numpy as np
 import optuna
 import pandas as pd
+import psutil  # type: ignore[import-untyped]
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -239,7 +240,7 @@ def test_a_champion_of_another_test_fold_is_handled_as_on_incomparable_says(
     used.set(split__test_fold=2, tune__trials=0)
     assert "alias challenger" in used.ok("dvc repro")
     version = store(used).get_model_version("sound-classifier", "2")
-    assert "version 1 has trained on 15 of the candidate's 15 test" in version.tags["decision"]
+    assert "version 1 was trained on 15 of the candidate's 15 test" in version.tags["decision"]
     used.set(split__test_fold=3, register__on_incomparable="fail")
     done = used.run("dvc repro")
     assert done.returncode != 0
@@ -294,8 +295,11 @@ def test_a_search_killed_in_the_middle_runs_only_what_is_missing(used: Repositor
             for name in set(optuna.get_all_study_names(study_file)) - known:
                 trials = optuna.load_study(study_name=name, storage=study_file).trials
                 finished_trials = sum(trial.state.is_finished() for trial in trials)
+        children = psutil.Process(process.pid).children(recursive=True)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
+        _, alive = psutil.wait_procs(children, timeout=120)
+        assert not alive
     assert finished_trials >= 1
     output = used.ok("python -m pipeline tune")
     # a trial that had ended counts, whether the study was told in time or not
