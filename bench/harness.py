@@ -30,13 +30,13 @@ HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """The response to a request.
 
     Attributes
     ----------
-    at, seconds : float
-        When the request was sent, as ``time.perf_counter``, and how long the response took.
+    seconds : float
+        Time from the request to the end of the response.
     status : int
         0 if there was no response.
     retry_after : str or None
@@ -44,7 +44,6 @@ class Answer:
     body : bytes
     """
 
-    at: float
     seconds: float
     status: int
     retry_after: str | None = None
@@ -147,7 +146,7 @@ def request(
     body: bytes | None = None,
     headers: dict[str, str] | None = None,
     timeout: float = 60,
-) -> Answer:
+) -> Response:
     """Send a request on a new connection."""
     connection = http.client.HTTPConnection(HOST, port, timeout=timeout)
     try:
@@ -173,7 +172,7 @@ def closed_loop(
     seconds: float,
     path: str = "/classify",
     timeout: float = 120,
-) -> list[Answer]:
+) -> list[Response]:
     """Let clients send requests, each as soon as it has the response to its last one.
 
     Parameters
@@ -191,7 +190,7 @@ def closed_loop(
 
     Returns
     -------
-    list of Answer
+    list of Response
         In the order in which they came.
     """
     numbers = itertools.count()
@@ -211,7 +210,7 @@ def open_loop(
     path: str = "/classify",
     clients: int = 96,
     timeout: float = 60,
-) -> list[Answer]:
+) -> list[Response]:
     """Send requests at a fixed rate, whether responses come or not.
 
     Parameters
@@ -229,7 +228,7 @@ def open_loop(
 
     Returns
     -------
-    list of Answer
+    list of Response
         In the order in which they came.
     """
     start = time.perf_counter()
@@ -249,7 +248,7 @@ def open_loop(
     return _clients(port, body, clients, path, timeout)
 
 
-def percentiles(answers: Sequence[Answer], *shares: float) -> list[float]:
+def percentiles(answers: Sequence[Response], *shares: float) -> list[float]:
     """Return percentiles of the response times, in milliseconds."""
     times = [answer.seconds for answer in answers] or [float("nan")]
     return [float(value) * 1000 for value in np.percentile(times, shares)]
@@ -294,9 +293,9 @@ def exchange(
     path: str,
     body: bytes | None,
     headers: dict[str, str] | None,
-) -> Answer:
+) -> Response:
     """Send a request on an open connection; a GET if there is no body."""
-    at = time.perf_counter()
+    sent = time.perf_counter()
     method = "POST" if body else "GET"
     try:
         connection.request(method, path, body, headers or {})
@@ -304,17 +303,17 @@ def exchange(
         content = response.read()
     except (OSError, http.client.HTTPException):
         connection.close()  # the next request opens it again
-        return Answer(at, time.perf_counter() - at, 0)
-    seconds = time.perf_counter() - at
+        return Response(time.perf_counter() - sent, 0)
+    seconds = time.perf_counter() - sent
     retry_after = response.getheader("Retry-After")
-    return Answer(at, seconds, response.status, retry_after, content)
+    return Response(seconds, response.status, retry_after, content)
 
 
 def _clients(
     port: int, body: Callable[[], bytes | None], clients: int, path: str, timeout: float
-) -> list[Answer]:
+) -> list[Response]:
     """Run clients in threads, which is enough because they mostly wait for sockets."""
-    answers: list[Answer] = []
+    answers: list[Response] = []
 
     def client() -> None:
         connection = http.client.HTTPConnection(HOST, port, timeout=timeout)

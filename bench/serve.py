@@ -22,7 +22,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bench import harness
-from bench.harness import Answer, Server, closed_loop, percentiles, served, table
+from bench.harness import Response, Server, closed_loop, percentiles, served, table
 
 CLIENTS = (1, 8, 32)
 BUNDLE = Path("bundle")
@@ -55,7 +55,7 @@ class Measured:
     ready: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
     speed: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
-    answers: dict[int, list[Answer]] = field(default_factory=lambda: defaultdict(list))
+    answers: dict[int, list[Response]] = field(default_factory=lambda: defaultdict(list))
     cpu: list[float] = field(default_factory=list)
     memory: int = 0
 
@@ -174,7 +174,7 @@ def _print(results: dict[str, Measured]) -> None:
     )
 
 
-def _parts(clips: list[bytes], ours: Measured, nothing: list[Answer]) -> str:
+def _parts(clips: list[bytes], ours: Measured, nothing: list[Response]) -> str:
     """Return a table of the median times of the parts of a single client's request."""
     from pipeline.serving.classifier import Classifier
     from pipeline.sound import decoding

@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bench import harness
-from bench.harness import Answer, Server, closed_loop, open_loop, percentiles, served, table
+from bench.harness import Response, Server, closed_loop, open_loop, percentiles, served, table
 
 SLICE = 5.0
 """Seconds between two measurements of memory."""
@@ -32,18 +32,18 @@ class Soaked:
     ----------
     capacity : float
         Answers per second with as many clients as the service admits.
-    slices : list of (list of Answer, int)
+    slices : list of (list of Response, int)
         Under overload: the answers, and the memory at the end of the slice in bytes.
-    after : list of Answer
+    after : list of Response
         Answers to a single client right after the overload.
     """
 
     capacity: float
-    slices: list[tuple[list[Answer], int]]
-    after: list[Answer]
+    slices: list[tuple[list[Response], int]]
+    after: list[Response]
 
     @property
-    def answers(self) -> list[Answer]:
+    def answers(self) -> list[Response]:
         """Return all answers under overload."""
         return [answer for answers, _ in self.slices for answer in answers]
 

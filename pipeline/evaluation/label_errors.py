@@ -17,7 +17,7 @@ import pandas as pd
 from pipeline import paths, tables
 from pipeline.data import corrections
 from pipeline.errors import UserError
-from pipeline.evaluation import pages, players
+from pipeline.evaluation import players, templating
 
 MOST_PLAYED = 100
 """Maximum number of clips on the page; each takes a few hundred kilobytes."""
@@ -42,7 +42,7 @@ def main() -> str:
     tables.write(paths.LABEL_ERRORS, errors, digits=6)
     # shows how far to trust the list: bad networks contradict labels at random
     agreement = float((predictions["label"] == predictions["predicted"]).mean())
-    page = pages.render(
+    page = templating.render(
         "label_errors.html",
         card=card,
         found=len(errors),

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from pipeline import drawing, paths
-from pipeline.evaluation import pages
+from pipeline.evaluation import templating
 from pipeline.serving.classifier import envelope
 from pipeline.sound import decoding
 
@@ -59,7 +59,7 @@ def html(clips: Iterable[tuple[str, str]]) -> str:
     str
         HTML for ``IPython.display.HTML``; empty without clips.
     """
-    return pages.render(
+    return templating.render(
         "players.html", clips=[{**clip(path), "caption": caption} for path, caption in clips]
     )
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from pipeline import drawing, paths, tables
 from pipeline.errors import UserError
-from pipeline.evaluation import metrics, pages, players, plots, published, search_plots
+from pipeline.evaluation import metrics, players, plots, published, search_plots, templating
 from pipeline.tracking import runs, store
 
 MOST_MISTAKES = 12
@@ -63,7 +63,7 @@ def write(record: runs.Record, run_id: str) -> float:
     card = tables.read_json(paths.DATASET)
     clips = tables.read(paths.CLIPS)
     predictions = tables.read(paths.PREDICTIONS)
-    page = pages.render(
+    page = templating.render(
         "report.html",
         card=card,
         record=record,

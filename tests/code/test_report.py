@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline import paths
-from pipeline.evaluation import pages, players, report
+from pipeline.evaluation import players, report, templating
 
 LABELS = ["<b>bold</b>", "{{ 7 * 7 }}", "plain_one"]
 
@@ -45,7 +45,7 @@ def test_a_label_or_file_name_in_the_report_stays_text(monkeypatch: pytest.Monke
     )
     found = report.mistakes(predictions, LABELS)
     assert [clip["path"] for clip in found] == ["b.wav", predictions["path"][0]]
-    page = pages.render("report.html", **facts(), mistakes=found)
+    page = templating.render("report.html", **facts(), mistakes=found)
     assert "<script" not in page
     assert "<b>bold</b>" not in page
     assert "{{ 7 * 7 }}" in page

@@ -24,7 +24,7 @@ from statistics import median
 import pytest
 
 from bench import harness
-from bench.harness import BOUNDARY, HEADERS, Answer, Server, request, served, upload
+from bench.harness import BOUNDARY, HEADERS, Response, Server, request, served, upload
 from bench.soak import soak
 from tests.service import evil
 
@@ -52,7 +52,7 @@ def serve(bundle: Path, **environment: str) -> AbstractContextManager[Server]:
     )
 
 
-def check(answer: Answer, name: str, seconds: float = 20.0) -> None:
+def check(answer: Response, name: str, seconds: float = 20.0) -> None:
     """Check what holds for every answer; one that takes `seconds` counts as hanging."""
     assert answer.status in ANSWERS, f"{name}: {answer.status} {answer.body[:300]!r}"
     assert answer.seconds < seconds, f"{name}: took {answer.seconds:.1f} s"
@@ -113,7 +113,7 @@ def test_damaged_uploads_are_answered_or_rejected_without_a_memory_leak(
 ) -> None:
     count = COUNT // 5
 
-    def client(first: int) -> Iterator[tuple[str, Answer]]:
+    def client(first: int) -> Iterator[tuple[str, Response]]:
         connection = http.client.HTTPConnection(harness.HOST, server.port, timeout=20)
         for number in range(first, count, 2):
             name, content = evil.mutated(3, number)
@@ -188,7 +188,7 @@ def test_memory_for_eight_of_the_longest_clips_is_limited_and_released(
 ) -> None:
     body = upload(evil.written("WAV", "ULAW", evil.tone(178.0, 22_050), 22_050))
 
-    def ask(_: int) -> Answer:
+    def ask(_: int) -> Response:
         return request(server.port, "/classify?windows=1&picture=1", body, HEADERS)
 
     with watched(server) as seen, ThreadPoolExecutor(8) as pool:
@@ -206,7 +206,7 @@ def test_memory_for_eight_of_the_longest_clips_is_limited_and_released(
 # ---- damaged requests
 
 
-def raw(server: Server, content: bytes, timeout: float = 10) -> Answer:
+def raw(server: Server, content: bytes, timeout: float = 10) -> Response:
     """Send raw bytes and read the answer."""
     at = time.perf_counter()
     with socket.create_connection((harness.HOST, server.port), timeout=timeout) as connection:
@@ -217,9 +217,9 @@ def raw(server: Server, content: bytes, timeout: float = 10) -> Answer:
             response.begin()
             body = response.read()
         except (http.client.HTTPException, ConnectionError):
-            return Answer(at, time.perf_counter() - at, 0)
+            return Response(time.perf_counter() - at, 0)
         retry_after = response.getheader("Retry-After")
-        return Answer(at, time.perf_counter() - at, response.status, retry_after, body)
+        return Response(time.perf_counter() - at, response.status, retry_after, body)
 
 
 def post(body: bytes, *headers: str, path: str = "/classify", length: bool = True) -> bytes:
