@@ -302,8 +302,8 @@ class Choices(Section):
         return self
 
 
-def _range_or_choices(where: Any) -> str:
-    chosen = isinstance(where, Choices) or (isinstance(where, dict) and "choices" in where)
+def _range_or_choices(domain: Any) -> str:
+    chosen = isinstance(domain, Choices) or (isinstance(domain, dict) and "choices" in domain)
     return "choices" if chosen else "range"
 
 
@@ -431,9 +431,9 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _space_is_trainable(self) -> Self:
-        for name, where in self.tune.space.items():
+        for name, domain in self.tune.space.items():
             _check_searchable(name)
-            for value in _corners(where):
+            for value in _corners(domain):
                 try:
                     with_values(self.train, {name: value})
                 except _ConflictError:
@@ -446,7 +446,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _space_has_no_conflict(self) -> Self:
-        corners = {name: _corners(where) for name, where in self.tune.space.items()}
+        corners = {name: _corners(domain) for name, domain in self.tune.space.items()}
         first = {name: values[0] for name, values in corners.items()}
         # No rule concerns more than two keys, so the others stay at their first value.
         for names in itertools.combinations(corners, min(2, len(corners))):
@@ -485,9 +485,9 @@ def _check_searchable(name: str) -> None:
         )
 
 
-def _corners(where: Range | Choices) -> tuple[Any, ...]:
-    """Return values that stand for all that a search of `where` may try."""
-    return where.choices if isinstance(where, Choices) else (where.low, where.high)
+def _corners(domain: Range | Choices) -> tuple[Any, ...]:
+    """Return values that stand for all that a search of `domain` may try."""
+    return domain.choices if isinstance(domain, Choices) else (domain.low, domain.high)
 
 
 def _refusal(train: TrainParams, values: dict[str, Any]) -> str | None:
@@ -626,7 +626,7 @@ IN_YAML = {
     "model_type": "Input should be a mapping",
     "bool_type": "Input should be true or false",
 }
-"""Messages in the words of YAML, by type of pydantic's error; its own use Python's words."""
+"""Messages in YAML's terms, by pydantic's error type; pydantic's own use Python's terms."""
 
 SCALARS = ("str", "int", "float", "bool")
 """Names of the members of a union, which pydantic adds to the key."""

@@ -1,4 +1,4 @@
-"""Run a command: its closing line, and one sentence instead of a traceback for a user's mistake."""
+"""Run a command: print its closing line, or report a user's mistake in one sentence."""
 
 import errno
 import logging

@@ -52,8 +52,8 @@ def main(*, training: bool = True) -> str:
         )
     if pairs["leak"].any():
         raise UserError(
-            f"{line}. Sound that is in two folds is in training when it is tested: put it into one"
-            f" fold, or drop one of the clips in {paths.CORRECTIONS}."
+            f"{line}. The model would be tested on sounds that it was trained on: put each sound"
+            f" into one fold, or drop one of its clips in {paths.CORRECTIONS}."
         )
     return line
 

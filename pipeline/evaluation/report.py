@@ -137,7 +137,8 @@ def spans(numbers: list[int]) -> str:
         else:
             stretches.append([number])
     return ", ".join(
-        f"{of[0]} to {of[-1]}" if len(of) > 2 else ", ".join(map(str, of)) for of in stretches
+        f"{part[0]} to {part[-1]}" if len(part) > 2 else ", ".join(map(str, part))
+        for part in stretches
     )
 
 

@@ -40,7 +40,7 @@ SECRET, TOKEN, API = "MLFLOW_WEBHOOK_SECRET", "GITHUB_TOKEN", "GITHUB_API_URL"
 DEFAULT_API = "https://api.github.com"
 
 MAX_AGE = 300
-"""Age in seconds from which a signed message is rejected, so that nobody can replay it."""
+"""Maximum age of a signed message in seconds, so that nobody can replay an old one."""
 
 LARGEST = 100_000
 """Maximum size of a message, in bytes."""

@@ -217,7 +217,9 @@ def main(files: Sequence[Path], folder: Path) -> str:
     for name, index, chance, shift in rows:
         print(f"{name:<12}{index:>8.3f}{chance:>12.3f}  {shift}")
     large = [name for name, _, _, shift in rows if shift == "large"]
-    few = f"; fewer than {ENOUGH} say little" if len(predictions) < ENOUGH else ""
+    few = (
+        f"; at least {ENOUGH} are needed for a reliable result" if len(predictions) < ENOUGH else ""
+    )
     lost = f"; {damaged} damaged lines skipped" if damaged else ""
     return f"{len(predictions)} predictions, large shift: {', '.join(large) or 'none'}{few}{lost}"
 

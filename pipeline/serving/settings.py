@@ -32,7 +32,7 @@ PROCESS_ENVIRONMENT = {
     # sends no usage statistics
     "BENTOML_DO_NOT_TRACK": "true",
 }
-"""Variables of other people's libraries that every process of the service needs."""
+"""Environment variables of libraries that every process of the service needs."""
 
 WAIT_SECONDS = 2.0
 """Seconds that a request waits for a free slot when the service is busy."""

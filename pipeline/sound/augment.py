@@ -85,14 +85,14 @@ def _example(
 ) -> tuple[Floats, Floats]:
     target = targets[row]
     if spec.kind == "mfcc":
-        clip = _moved(clips[row], None, params, rng)
+        clip = _shifted(clips[row], None, params, rng)
         return _masked(clip, 1, params.time_mask, clip.mean(axis=1), rng), target
-    power = _heard(clips[row], spec.centres, params, rng)
+    power = _varied_power(clips[row], spec.centres, params, rng)
     if rng.random() < params.mix:
         other = rng.integers(len(clips))
         share = np.float32(rng.uniform(0.01, 0.99))
         # a share of one half means equal loudness; shares are of amplitude (Tokozume et al., 2018)
-        power += ((1 - share) / share) ** 2 * _heard(clips[other], spec.centres, params, rng)
+        power += ((1 - share) / share) ** 2 * _varied_power(clips[other], spec.centres, params, rng)
         target = share * target + (1 - share) * targets[other]
     if rng.random() < params.noise:
         power += power.max() * _noise(power.shape, rng)
@@ -103,18 +103,18 @@ def _example(
     return clip + np.float32(rng.uniform(-params.gain, params.gain)), target
 
 
-def _heard(
+def _varied_power(
     clip: Floats, centres: NDArray[np.float64], params: AugmentParams, rng: np.random.Generator
 ) -> Floats:
     """Compute a clip's power with another start and speed, through another microphone."""
-    moved = _moved(clip, centres, params, rng)
+    shifted = _shifted(clip, centres, params, rng)
     if params.equaliser:
-        moved += _filter(len(moved), params.equaliser, rng)
-    power: Floats = np.exp(moved * POWER)
+        shifted += _filter(len(shifted), params.equaliser, rng)
+    power: Floats = np.exp(shifted * POWER)
     return power
 
 
-def _moved(
+def _shifted(
     clip: Floats,
     centres: NDArray[np.float64] | None,
     params: AugmentParams,

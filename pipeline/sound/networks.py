@@ -159,7 +159,7 @@ def _modulation_stream(x: keras.KerasTensor, width: float) -> keras.KerasTensor:
     for filters in _filters(width, 16, 32):
         x = _normalised(keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(x))
         x = keras.layers.MaxPooling2D(2, padding="same")(x)
-    # About 1,500 features, more than a small dataset has clips: dropped whatever `dropout` is.
+    # About 1,500 features, more than a small dataset has clips, so half are always dropped.
     x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(x))
     return _normalised(keras.layers.Dense(64, use_bias=False)(x))
 

@@ -42,7 +42,7 @@ REASONS = (
     ("database is locked", "the file is locked"),
     ("out-of-date database schema", "its schema is another release's: `mlflow db upgrade`"),
 )
-"""What an error message contains, and what it means."""
+"""Parts of error messages, and their meaning."""
 
 
 def store_failed(error: BaseException) -> bool:

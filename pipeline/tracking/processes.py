@@ -21,7 +21,7 @@ def is_dead(process: str) -> bool:
     if host != socket.gethostname() or not number.isdigit():
         return False
     try:
-        # Another process may have got the number; clocks may have been set by a few seconds.
+        # Another process may have the same id by now; the clock may have been corrected slightly.
         return bool(abs(psutil.Process(int(number)).create_time() - float(started)) > 5)
     except psutil.NoSuchProcess:
         return True

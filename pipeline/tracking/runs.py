@@ -1,8 +1,8 @@
 """Log the training run, and log it again if the MLflow store does not have it.
 
 DVC may restore the training stage from its cache, and the store may have been deleted or replaced
-since the last time. Therefore all that the run records is also a stage output, and whoever needs
-the run calls :func:`ensure`.
+since the last time. Therefore everything that the run records is also a stage output, and code
+that needs the run calls :func:`ensure`.
 """
 
 import hashlib

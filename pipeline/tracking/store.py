@@ -29,7 +29,7 @@ RETRIES = {
     "AWS_MAX_ATTEMPTS": "5",
     "PGCONNECT_TIMEOUT": "10",
 }
-"""Settings with which a server that has answered before gets about a minute to come back.
+"""Settings that give a server that has answered before about a minute to recover.
 
 The user's own settings take precedence. MLflow's defaults are four minutes, and two per request.
 """

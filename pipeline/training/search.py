@@ -43,7 +43,9 @@ def run(study: optuna.Study, train: TrainParams, tune: TuneParams, context: tria
                 study.sampler = sampler(tune, done + place)
                 asked = study.ask()
                 asked.set_user_attr(PROCESS, this_process())
-                suggested = {key: trial.suggest(asked, key, at) for key, at in tune.space.items()}
+                suggested = {
+                    key: trial.suggest(asked, key, domain) for key, domain in tune.space.items()
+                }
                 wave.append((asked, suggested))
             jobs = [
                 executor.submit(trial.run, asked, suggested, train, tune, context)

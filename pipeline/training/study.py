@@ -145,15 +145,15 @@ def first_trial(train: TrainParams, tune: TuneParams) -> dict[str, Any] | None:
     None if they are outside the space, because Optuna suggests only what is inside.
     """
     defaults = {name: params.value_of(train, name) for name in tune.space}
-    inside = all(contains(where, defaults[name]) for name, where in tune.space.items())
+    inside = all(contains(domain, defaults[name]) for name, domain in tune.space.items())
     return defaults if inside else None
 
 
-def contains(where: Range | Choices, value: Any) -> bool:
-    """Whether a search through `where` can suggest `value`."""
-    if isinstance(where, Choices):
-        return value in where.choices
-    return value is not None and where.low <= value <= where.high
+def contains(domain: Range | Choices, value: Any) -> bool:
+    """Whether a search of `domain` can suggest `value`."""
+    if isinstance(domain, Choices):
+        return value in domain.choices
+    return value is not None and domain.low <= value <= domain.high
 
 
 def enqueue_last(study: optuna.Study, about: dict[str, Any], tune: TuneParams) -> None:

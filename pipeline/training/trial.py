@@ -120,14 +120,14 @@ def attempt(
     list of float, or None
         As for :func:`run`.
     """
-    several = tune.parameters_within is not None
+    two_objectives = tune.parameters_within is not None
     started = time.monotonic()
     epochs = 0
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
         nonlocal epochs
         epochs = epoch
-        if several:
+        if two_objectives:
             return  # Optuna prunes only a search with one objective
         trial.report(metrics[BEST], epoch)
         # pruning after the last epoch would save no time and lose the result
@@ -139,7 +139,7 @@ def attempt(
         fitted = train_network(on_epoch)
         values = [float(fitted.best[BEST])]
         trial.set_user_attr(PARAMETERS, int(fitted.model.count_params()))
-        if several:
+        if two_objectives:
             values.append(float(fitted.model.count_params()))
     except optuna.TrialPruned:
         pass
@@ -152,10 +152,10 @@ def attempt(
     return values
 
 
-def suggest(trial: optuna.Trial, name: str, where: Range | Choices) -> Any:
+def suggest(trial: optuna.Trial, name: str, domain: Range | Choices) -> Any:
     """Ask `trial` for a value of the parameter `name`."""
-    if isinstance(where, Choices):
-        return trial.suggest_categorical(name, where.choices)
+    if isinstance(domain, Choices):
+        return trial.suggest_categorical(name, domain.choices)
     if params.is_integer(name):
-        return trial.suggest_int(name, int(where.low), int(where.high), log=where.log)
-    return trial.suggest_float(name, where.low, where.high, log=where.log)
+        return trial.suggest_int(name, int(domain.low), int(domain.high), log=domain.log)
+    return trial.suggest_float(name, domain.low, domain.high, log=domain.log)

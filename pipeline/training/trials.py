@@ -107,7 +107,7 @@ def table(trials: list[FrozenTrial]) -> pd.DataFrame:
         complete trial and ``pareto``, whether it is on the Pareto front.
     """
     rows = []
-    several = len({size(trial) for trial in trials} - {None}) > 1
+    sizes_differ = len({size(trial) for trial in trials} - {None}) > 1
     for trial in trials:
         losses = outcome(trial)[:1]
         if trial.state == TrialState.PRUNED:
@@ -119,12 +119,12 @@ def table(trials: list[FrozenTrial]) -> pd.DataFrame:
             EPOCHS: trial.user_attrs.get(EPOCHS),
             **trial.params,
         }
-        if several:
+        if sizes_differ:
             row |= {PARAMETERS: size(trial), "pareto": on_front(trial, trials)}
         rows.append(row)
     frame = pd.DataFrame(rows, columns=None if rows else ["trial", "state", BEST, EPOCHS])
     frame.insert(3, "best_so_far", frame[BEST].cummin().ffill())
-    return frame.astype({PARAMETERS: "Int64"}) if several else frame
+    return frame.astype({PARAMETERS: "Int64"}) if sizes_differ else frame
 
 
 def size(trial: FrozenTrial) -> int | None:
@@ -140,9 +140,9 @@ def on_front(trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
     It is, if no other complete trial is at least as good in both and better in one.
     """
 
-    def both(of: FrozenTrial) -> tuple[float, int] | None:
-        parameters = size(of)
-        return None if parameters is None else (outcome(of)[0], parameters)
+    def both(trial: FrozenTrial) -> tuple[float, int] | None:
+        parameters = size(trial)
+        return None if parameters is None else (outcome(trial)[0], parameters)
 
     own = both(trial)
     others = {pair for pair in map(both, trials) if pair is not None} - {own}
