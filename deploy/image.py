@@ -15,6 +15,7 @@ from deploy import config, engine, sbom
 from pipeline import paths, stage
 from pipeline.errors import UserError
 from pipeline.serving import bundle
+from pipeline.tracking import provenance
 
 NAME = config.BUILD / "image.txt"
 """Contains the image's name with its tag."""
@@ -119,21 +120,14 @@ def commit() -> str:
     UserError
         If this is not a git repository with a commit.
     """
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(  # noqa: S603  # fixed arguments
-            ["git", *arguments],  # noqa: S607
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise UserError("there is no commit to name the image after: commit first.")
-        return done.stdout.strip()
-
+    head = provenance.git("rev-parse", "HEAD")
+    if head is None:
+        raise UserError("there is no commit to name the image after: commit first.")
     # dvc.lock is an output of the pipeline
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
-    return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+    changed = provenance.git(
+        "status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock"
+    )
+    return f"{head}-dirty" if changed else head
 
 
 def version_label(card: dict[str, Any], revision: str) -> str:

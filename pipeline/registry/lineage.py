@@ -133,10 +133,10 @@ def follow(client: MlflowClient, name: str, model: ModelReference) -> Chain:
     _add_code(chain, tags, "it was trained outside a git repository" if run else no_run)
     _add_libraries(chain, tags, no_run)
     _add_run(chain, run, no_run)
-    test_metrics = _without_prefix(run.data.metrics if run else {}, "test_")
+    metrics = runs.evaluation_metrics(run.data.metrics if run else {})
     chain.add(
         "metrics",
-        test_metrics or model.card.get("metrics", {}),
+        metrics or model.card.get("metrics", {}),
         "the run has not been evaluated" if run else no_run,
     )
     _add_version(chain, client, name, model)

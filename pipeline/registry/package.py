@@ -33,7 +33,7 @@ from pipeline.serving.classifier import Classifier
 from pipeline.sound import examples as example_clips
 from pipeline.sound.examples import Example
 from pipeline.sound.features import CHUNK, FeatureSpec, extract, normalise, windows
-from pipeline.tracking import store
+from pipeline.tracking import runs, store
 
 if TYPE_CHECKING:
     import keras
@@ -149,9 +149,10 @@ def card(
     -------
     dict
     """
-    figures = client.get_run(version.run_id).data.metrics if version.run_id else {}
+    logged = client.get_run(version.run_id).data.metrics if version.run_id else {}
+    metrics = runs.evaluation_metrics(logged)
     bands, frames = spec.shape
-    lineage = {k: v for k, v in version.tags.items() if not k.startswith("test_")}
+    lineage = {k: v for k, v in version.tags.items() if not k.startswith(runs.TEST_PREFIX)}
     return {
         "name": version.name,
         "version": str(version.version),
@@ -160,12 +161,8 @@ def card(
         "description": (version.description or "").partition("\n\n")[0],
         "labels": dataset["labels"],
         # a version made elsewhere has none, so every prediction counts as known
-        "threshold": figures.get("test_threshold", 0.0),
-        "metrics": {
-            key.removeprefix("test_"): value
-            for key, value in sorted(figures.items())
-            if key.startswith("test_")
-        },
+        "threshold": metrics.get("threshold", 0.0),
+        "metrics": metrics,
         "dataset": {key: dataset.get(key) for key in ("name", "title", "license", "homepage")},
         "features": {**spec.to_dict(), "bands": bands, "frames": frames},
         "lineage": dict(sorted({"run_id": str(version.run_id), **lineage}.items())),

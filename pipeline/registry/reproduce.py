@@ -143,14 +143,9 @@ def logged_training(client: MlflowClient, run: Run, folder: Path) -> Training:
         raise UserError(f"the run {run.info.run_id} has no predictions: it was never evaluated.")
     predictions = tables.read(file)
     clips = runs.download(client, run.info.run_id, paths.CLIPS.name, folder)
-    prefix = "test_"
     return Training(
         model_sha256=run.data.tags[runs.MODEL_HASH],
-        metrics={
-            key.removeprefix(prefix): value
-            for key, value in run.data.metrics.items()
-            if key.startswith(prefix)
-        },
+        metrics=runs.evaluation_metrics(run.data.metrics),
         predictions=predictions,
         # a run without the table of clips has at least the test clips
         clips=tables.read(clips) if clips else predictions,

@@ -261,7 +261,11 @@ def describe(
         The gate's reason.
     """
     metrics = tables.read_json(paths.METRICS)
-    set_tags(client, version, {f"test_{key}": f"{value:.6g}" for key, value in metrics.items()})
+    set_tags(
+        client,
+        version,
+        {f"{runs.TEST_PREFIX}{key}": f"{value:.6g}" for key, value in metrics.items()},
+    )
     tags = client.get_model_version(version.name, version.version).tags
     facts = _facts(client, version, record, decision, metrics, tags)
     card = modelcard.render(facts)
@@ -307,7 +311,7 @@ def accuracy_of(version: ModelVersion) -> dict[str, float]:
     """Read a version's test accuracy and its interval from the tags; empty if they lack them."""
     names = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_confidence")
     try:
-        return {name: float(version.tags[f"test_{name}"]) for name in names}
+        return {name: float(version.tags[f"{runs.TEST_PREFIX}{name}"]) for name in names}
     except KeyError:  # another project registered it
         return {}
 

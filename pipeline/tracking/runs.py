@@ -9,7 +9,7 @@ import hashlib
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -51,6 +51,9 @@ REPORTS = (
 
 MODEL_HASH = "model_sha256"
 """Tag of runs and versions that identifies the model: a hash of its weights and feature spec."""
+
+TEST_PREFIX = "test_"
+"""Prefix of the metrics of a run, and of the tags of a version, that come from the evaluation."""
 
 RESTORED_FROM = "pipeline.restored_from"
 """Tag of a run that was logged again: the id of the original run."""
@@ -290,7 +293,7 @@ def log_evaluation(client: MlflowClient, run_id: str) -> None:
     run_id : str
     """
     measured = tables.read_json(paths.METRICS)
-    metrics = {f"test_{key}": float(value) for key, value in measured.items()}
+    metrics = {f"{TEST_PREFIX}{key}": float(value) for key, value in measured.items()}
     logged = client.get_run(run_id).data.metrics
     files = {entry.path for entry in client.list_artifacts(run_id)}
     if all(logged.get(key) == value for key, value in metrics.items()) and files.issuperset(
@@ -302,6 +305,15 @@ def log_evaluation(client: MlflowClient, run_id: str) -> None:
     # last, because they show that the rest is complete
     now = int(time.time() * 1000)
     client.log_batch(run_id, [Metric(key, value, now, 0) for key, value in metrics.items()])
+
+
+def evaluation_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics that :func:`log_evaluation` logged, sorted and without their prefix."""
+    return {
+        k.removeprefix(TEST_PREFIX): v
+        for k, v in sorted(metrics.items())
+        if k.startswith(TEST_PREFIX)
+    }
 
 
 def _tensorflow_version() -> str:
