@@ -66,3 +66,16 @@ def test_help_lists_every_target_with_aligned_descriptions() -> None:
     columns = {re.match(r"  make \S+ +", line).end() for line in rows}  # type: ignore[union-attr]
     assert len(columns) == 1
     assert max(map(len, rows)) <= 100
+
+
+def test_the_makefile_reads_every_variable_that_the_documentation_passes_to_it() -> None:
+    pages = [ROOT / "README.md", ROOT / "deploy" / "README.md", *(ROOT / "docs").rglob("*.md")]
+    commands = re.findall(
+        r"make ([a-z-]+(?: [a-z-]+)*)((?: [A-Z_]+=\S+)+)",
+        "\n".join(page.read_text(encoding="utf-8") for page in pages),
+    )
+    passed = {name for _, variables in commands for name in re.findall(r"([A-Z_]+)=", variables)}
+    assert passed >= {"CONFIRM", "EXAMPLES", "REPOSITORY", "URL"}
+    assert {
+        name for name in passed if not re.search(rf"\$+[({{]?(value )?{name}\b", MAKEFILE)
+    } == set()

@@ -1,6 +1,7 @@
 """The readers, on trees laid out like the published ones, and on the real ESC-10."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,15 @@ def test_a_pattern_keeps_the_files_of_a_recording_in_one_fold(tmp_path: Path) ->
     prepare.check(table)
     assert table["recording"].nunique() == 8
     assert table.groupby("recording")["fold"].nunique().max() == 1
+
+
+def test_the_documented_pattern_also_matches_files_without_a_number(tmp_path: Path) -> None:
+    readme = (PARAMS.parent / "sounds" / "README.md").read_text(encoding="utf-8")
+    (pattern,) = re.findall(r"pattern: '(.+)'", readme)
+    assert pattern in PARAMS.read_text(encoding="utf-8")
+    table = read("folder", grow(own(tmp_path), "dog/alone.ogg"), pattern=pattern)
+    assert row(table, "dog/day2_1.wav")[2] == "dog/day2"
+    assert row(table, "dog/alone.ogg")[2] == "dog/alone"
 
 
 def test_a_pattern_can_name_the_folds(tmp_path: Path) -> None:
