@@ -89,14 +89,14 @@ def bundle(trained: Trained, once: "Once") -> Path:
 def pack(trained: Trained, folder: Path) -> None:
     """Write the bundle of a network as the registry does."""
     from pipeline.registry import package
-    from pipeline.serving import classifier, drift
+    from pipeline.serving import classifier, psi
 
     summaries = [classifier.summarise(clip) for clip in trained.clips]
     reference = {
-        name: drift.histogram([summary[name] for summary in summaries]) for name in summaries[0]
+        name: psi.histogram([summary[name] for summary in summaries]) for name in summaries[0]
     }
-    reference["confidence"] = drift.histogram(np.linspace(0.5, 1, 50).tolist())
-    reference["label"] = drift.shares(LABELS * 8, LABELS)
+    reference["confidence"] = psi.histogram(np.linspace(0.5, 1, 50).tolist())
+    reference["label"] = psi.shares(LABELS * 8, LABELS)
     package.write(
         folder,
         trained.network,

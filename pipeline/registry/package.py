@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pipeline import params, paths, tables
 from pipeline.errors import UserError
 from pipeline.registry import champions
-from pipeline.serving import bundle, classifier, drift
+from pipeline.serving import bundle, classifier, psi
 from pipeline.serving.classifier import Classifier
 from pipeline.sound import examples as example_clips
 from pipeline.sound.examples import Example
@@ -233,11 +233,11 @@ def reference(
     if features is not None:
         rows = np.flatnonzero(features.index["window"] == 0)
         summaries = [classifier.summarise(features.array[row]) for row in rows]
-        histograms |= {name: drift.histogram([s[name] for s in summaries]) for name in summaries[0]}
+        histograms |= {name: psi.histogram([s[name] for s in summaries]) for name in summaries[0]}
     if predictions is not None:
         confidences = predictions[[f"p_{label}" for label in labels]].max(axis=1)
-        histograms["confidence"] = drift.histogram(confidences.tolist())
-        histograms["label"] = drift.shares(predictions["predicted"], labels)
+        histograms["confidence"] = psi.histogram(confidences.tolist())
+        histograms["label"] = psi.shares(predictions["predicted"], labels)
     return histograms
 
 

@@ -96,7 +96,7 @@ def read_reference(folder: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        Histograms by quantity, see :mod:`pipeline.serving.drift`.
+        Histograms by quantity, see :mod:`pipeline.serving.psi`.
 
     Raises
     ------

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from pipeline.serving.drift import ENOUGH, Drift, Values
+from pipeline.serving.psi import ENOUGH, Drift, Values
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -35,7 +35,7 @@ class Metrics:
     ----------
     reference : dict
     size : int
-        Both as for :class:`pipeline.serving.drift.Drift`.
+        Both as for :class:`pipeline.serving.psi.Drift`.
     registry : CollectorRegistry, optional
         Where to register the metrics; the process's own registry if left out.
     """

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.serving.drift import Values
     from pipeline.serving.monitoring import Metrics
+    from pipeline.serving.psi import Values
 
 logger = logging.getLogger("bentoml.sound")
 

@@ -13,9 +13,10 @@ from prometheus_client import CollectorRegistry
 from pipeline.errors import UserError
 from pipeline.serving import drift, monitoring, prediction_log
 from pipeline.serving.classifier import summarise
-from pipeline.serving.drift import Drift, histogram, psi, report, shares, verdict
+from pipeline.serving.drift import report
 from pipeline.serving.monitoring import Metrics
 from pipeline.serving.prediction_log import PredictionLog
+from pipeline.serving.psi import Drift, histogram, psi, shares, verdict
 
 LABELS = ["bark", "horn"]
 REFERENCE = {
