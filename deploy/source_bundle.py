@@ -20,7 +20,7 @@ from pipeline.serving.settings import Settings as Limits
 FILE = config.BUILD / "source-bundle.zip"
 
 OVERHEAD_BYTES = 64 * 1024
-"""What a form adds to the file, in bytes: nginx must let through what the service accepts."""
+"""Size of a form without its file, in bytes: nginx must let through what the service accepts."""
 
 NGINX_SECONDS, BALANCER_SECONDS = 5, 15
 """How much longer than the service nginx and the load balancer wait, in seconds."""

@@ -505,7 +505,7 @@ def with_values(train: TrainParams, values: dict[str, Any]) -> TrainParams:
     Parameters
     ----------
     train : TrainParams
-        What to start from.
+        The parameters to change.
     values : dict
         New values by key of `train`; nested keys have dots. For an integer key, a whole float
         such as 32.0 is accepted.

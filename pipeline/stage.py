@@ -22,7 +22,7 @@ REMEDIES = {
     errno.EISDIR: "move it away",
     errno.ENOTDIR: "move it away",
 }
-"""What a user can do about an error of the file system, by its number."""
+"""Remedies for errors of the file system, by error number."""
 
 
 def run(name: str, main: Callable[[], str], out: TextIO | None = None) -> None:

@@ -17,7 +17,7 @@ UNREADABLE = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError),
     *(NotImplementedError, RuntimeError, ValueError),  # zipfile: unknown, encrypted, bad names
 )
-"""What the standard library raises for an archive that it cannot read."""
+"""Exceptions of the standard library for an archive that it cannot read."""
 
 
 def unpack(archive: Path, folder: Path) -> Path:

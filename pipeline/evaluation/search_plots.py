@@ -136,7 +136,7 @@ def by_optuna(study: "Study") -> dict[str, "Figure"]:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len({loss(trial) for trial in complete}) < 2:
         return {}
-    # with several objectives, Optuna has to be told which one to draw
+    # with several objectives, Optuna needs to know which one to draw
     target = loss if len(study.directions) > 1 else None
     drawn = {}
     with mpl.rc_context(), warnings.catch_warnings():  # Optuna changes the style for good

@@ -2,7 +2,7 @@
 
 MLflow keeps no history of an alias, and if two people set it at once the later one silently
 overwrites the earlier. Here every change is first recorded as a tag of its own on the registered
-model, which nobody overwrites; then the alias is set to what the recorded changes say.
+model, which is never overwritten; then the alias is set as the recorded changes require.
 """
 
 import getpass
@@ -45,7 +45,7 @@ The pause is random, so that not all try again at the same moment.
 """
 
 CHECKS, CHECK_INTERVAL = 16, 0.2
-"""How often, and how many seconds apart, alias and history are read until they agree.
+"""Number of times, and seconds between them, that alias and history are read until they agree.
 
 That is the time that somebody else has between recording a change and setting the alias.
 """

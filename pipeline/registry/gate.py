@@ -38,7 +38,7 @@ class Decision:
 
 
 class IncomparableError(Exception):
-    """Why two models cannot be compared, in one clause."""
+    """Two models cannot be compared; the message gives the reason in one clause."""
 
 
 def decide(

@@ -26,7 +26,7 @@ from pipeline.registry.references import ModelReference, ignoring_missing
 from pipeline.tracking import provenance, runs, store
 
 IMAGE = "image"
-"""Tag of a version: digest of the container image that serves it, set by whoever built it."""
+"""Tag of a version: digest of the container image that serves it, set when it is built."""
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Chain:
 
     links: dict[str, Any] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
-    """Why a link is missing, by its name."""
+    """Reasons why links are missing, by name of the link."""
 
     def add(self, link: str, values: Any, why_missing: str = "") -> None:
         """Add a link, or say why it is missing if there are no values."""

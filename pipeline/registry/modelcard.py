@@ -24,7 +24,7 @@ BRIEF_CLASSES = 5
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What a model card says."""
+    """The content of a model card."""
 
     model: str
     """Name and version."""

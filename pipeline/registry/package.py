@@ -50,7 +50,7 @@ FREESOUND = ("esc10", "esc50", "urbansound8k")
 """Datasets whose recordings are named by their number at Freesound."""
 
 CHANGES = f"converted to mono WAV, at most {example_clips.SECONDS:g} s"
-"""How an example differs from the clip that it is made from; the licences require it."""
+"""Changes made to a clip to get an example; the licences require that they are stated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,7 +271,7 @@ def write(
     Returns
     -------
     str
-        What was compared, and the largest difference.
+        The compared windows, and the largest difference.
 
     Raises
     ------
@@ -346,7 +346,7 @@ def compare(network: "keras.Model", exported: Classifier, clips: "Floats | None"
     Returns
     -------
     str
-        What was compared, and the largest difference of a probability.
+        The compared windows, and the largest difference of a probability.
 
     Raises
     ------

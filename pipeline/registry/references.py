@@ -21,12 +21,12 @@ TIMEOUT = 10
 """Seconds that a service has to answer."""
 
 CARD = Path("src/bundle/card.json")
-"""Where a bento holds the card of its model."""
+"""Path of the model's card inside a bento."""
 
 
 @dataclass(frozen=True)
 class ModelReference:
-    """What a reference led to: a run, its version, and the card of the bento or service."""
+    """The model of a reference: its run, its version, and the card of the bento or service."""
 
     run_id: str | None = None
     version: ModelVersion | None = None

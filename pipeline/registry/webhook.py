@@ -50,7 +50,7 @@ Dispatch = Callable[[dict[str, str]], None]
 
 
 class RejectedError(Exception):
-    """Why a message is rejected."""
+    """A message is rejected; the text gives the reason."""
 
 
 @dataclass(frozen=True)

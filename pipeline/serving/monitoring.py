@@ -25,7 +25,7 @@ BUCKETS = (0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5,
 clip."""
 
 REASONS = ("form", "size", "files", "format", "length", "silence", "slow", "query", "busy")
-"""Why an input is rejected. The list is closed because each reason is a time series."""
+"""Reasons for rejecting an input. The list is closed because each one is a time series."""
 
 
 class Metrics:

@@ -126,7 +126,7 @@ ADDRESS = {
     errno.EADDRNOTAVAIL: "does not belong to this machine: choose another host",
     errno.EACCES: "is reserved for administrators: choose a port above 1023",
 }
-"""Why the service cannot listen on an address, and what to do about it."""
+"""Reasons why the service cannot listen on an address, with remedies, by error number."""
 
 
 def _explain(

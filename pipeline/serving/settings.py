@@ -25,7 +25,7 @@ PROCESS_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     # memory pools of the C library; by default it makes eight per CPU
     "MALLOC_ARENA_MAX": "2",
-    # large arrays go back to the system, so that memory for long clips is not kept for ever
+    # large arrays go back to the system, so that the memory of long clips is freed
     "MALLOC_MMAP_THRESHOLD_": "1000000",
     # BentoML keeps the trace of a request until the request's time limit: 4 KB each, for 45 s
     "OTEL_SDK_DISABLED": "true",

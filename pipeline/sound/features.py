@@ -68,13 +68,13 @@ class FeatureSpec:
     top_db : float
         Values further below the window's peak are raised to this distance, in dB.
     window : array, shape (n_fft,), float32
-        What frames are multiplied by.
+        Window function that frames are multiplied by.
     n_mels, fmin, fmax
         Number of mel bands, and where they begin and end in Hz; None for 'stft'.
     n_mfcc : int or None
         Number of cepstral coefficients; only for 'mfcc'.
     derivatives : int
-        How many derivatives follow the coefficients; only for 'mfcc'.
+        Number of derivatives that follow the coefficients; only for 'mfcc'.
     filterbank : array, shape (n_mels, 1 + n_fft // 2), float32, or None
         Turns a power spectrum into mel bands.
     dct : array, shape (n_mfcc, n_mels), float32, or None

@@ -35,10 +35,10 @@ NEIGHBOURHOOD = (9, 7)
 """Size, in bins and frames, of the area in which a peak is the largest value."""
 
 PEAKS_PER_SECOND = 60
-"""How many peaks to keep per second, the strongest first."""
+"""Number of peaks to keep per second, the strongest first."""
 
 PARTNERS = 5
-"""How many later peaks each peak is paired with: the next ones within :data:`REACH`."""
+"""Number of later peaks that each peak is paired with: the next ones within :data:`REACH`."""
 
 REACH = 32
 """Largest distance of a partner, in bins up or down and in frames ahead."""

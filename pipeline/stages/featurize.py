@@ -14,7 +14,7 @@ from pipeline.data import feature_store
 from pipeline.sound.features import make_spec
 
 NAMES = {"logmel": "log-mel", "mfcc": "MFCC", "stft": "STFT"}
-"""What people call the kinds of features."""
+"""Usual names of the kinds of features."""
 
 
 def main() -> str:

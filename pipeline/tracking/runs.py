@@ -61,7 +61,7 @@ RESTORED_FROM = "pipeline.restored_from"
 
 @dataclass(frozen=True)
 class Record:
-    """What the training run records, except for curves, files and the model."""
+    """The content of the training run, except for curves, files and the model."""
 
     run_id: str
     experiment: str

@@ -146,7 +146,7 @@ def if_exists(get: Callable[[], T]) -> T | None:
 def guarded(main: Callable[[], str]) -> Callable[[], str]:
     """Wrap a command so that it ends with one sentence if the store fails while it runs.
 
-    What the command has finished is kept: trials in the study, outputs in the workspace.
+    Finished work is kept: trials in the study, outputs in the workspace.
     """
 
     @wraps(main)

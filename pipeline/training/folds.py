@@ -62,7 +62,7 @@ def run(
     Returns
     -------
     missing : int
-        How many units were trained now.
+        Number of units trained now.
     results : list of dict
         As :func:`run_unit` writes them, in the order of `units`.
     """

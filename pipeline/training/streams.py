@@ -16,7 +16,7 @@ def random_stream(seed: int, purpose: str, *place: int) -> np.random.Generator:
     seed : int
         From ``params.yaml``, below 2 ** 32.
     purpose : str
-        What the numbers are for, such as ``shuffle``.
+        Purpose of the numbers, such as ``shuffle``.
     *place : int
         Where they are needed, such as the epoch and the batch; each below 2 ** 32.
 

@@ -35,7 +35,7 @@ OnEpoch = Callable[[int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Context:
-    """What all trials of a search share, beside their fixed parameters."""
+    """The facts that all trials of a search share, besides their fixed parameters."""
 
     test_fold: int
     labels: list[str]

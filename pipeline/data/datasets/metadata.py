@@ -154,7 +154,7 @@ def whole_numbers(cells: pd.Series, where: str) -> pd.Series:
     cells : Series
         Text or null.
     where : str
-        What the error message calls the cells.
+        Name of the cells in the error message.
 
     Returns
     -------
