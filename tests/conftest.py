@@ -1,6 +1,7 @@
-"""What all tests share: how workers divide them, and what is made once for all workers."""
+"""Fixtures and hooks that all tests share: how many workers run, and what is made only once."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from filelock import FileLock
 
 from pipeline import cpus
 
-# here and not beside the service's tests, so that all tests share one network
+# imported here and not in tests/service, so that all tests share one network
 from tests.bundle import bundle, trained  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +38,7 @@ LONGEST = (
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Start one worker per core and at most four; none for files that were named one by one."""
+    """Start one worker per CPU, at most four; none if only files are named on the command line."""
     workers = min(cpus.available(), 4)
     named = all(".py" in argument for argument in config.args)
     return 0 if named or workers == 1 else workers
@@ -51,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _environment_as_before() -> Iterator[None]:
-    """Undo what a test does to the environment; ``mlflow.set_tracking_uri`` changes it too."""
+    """Restore the environment after each test; ``mlflow.set_tracking_uri`` also changes it."""
     before = dict(os.environ)
     yield
     if "mlflow" in sys.modules:
@@ -65,7 +66,7 @@ Once = Callable[[str, Callable[[Path], object]], Path]
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """Make a folder once for all workers: the first that asks makes it, the others wait for it."""
+    """Make a folder only once: the first worker that needs it makes it, the others wait."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
@@ -74,6 +75,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
         folder, done = shared / name, shared / f"{name}.done"
         with FileLock(shared / f"{name}.lock"):
             if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # left by a worker that failed
                 folder.mkdir()
                 make(folder)
                 done.touch()
