@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipeline import stage
 from pipeline.commands import COMMANDS, GROUPS, Command
+from pipeline.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,7 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(command: Command, options: argparse.Namespace) -> str:
-    module = import_module(f"pipeline.{command.module}")
+    try:
+        module = import_module(f"pipeline.{command.module}")
+    except ModuleNotFoundError as error:  # installed for the service alone
+        if (error.name or "pipeline").startswith("pipeline"):
+            raise
+        raise UserError(
+            f"the library {error.name} is not installed: install the training libraries with"
+            " `pip install '.[train,cpu]'`."
+        ) from None
     run: Callable[[], str]
     run = partial(module.run, options) if command.add_options else module.main
     if command.uses_mlflow:

@@ -90,8 +90,8 @@ def package(parser: Parser) -> None:
     parser.add_argument(
         "--examples",
         action=argparse.BooleanOptionalAction,
-        help="publish one test clip per label on the service's page (default: yes, but no if the"
-        " dataset is a folder of your own recordings)",
+        help="publish a test clip of each label that the model recognised (default: yes, but no if"
+        " the dataset is a folder of your own recordings)",
     )
 
 

@@ -15,7 +15,7 @@ from pipeline.params import TrainParams
 from pipeline.sound import augment, features, networks
 from pipeline.sound.features import FeatureSpec
 from pipeline.training.objective import BEST
-from pipeline.training.streams import derived_seed, random_stream
+from pipeline.training.random_streams import derived_seed, random_stream
 
 WARM_UP = 0.05
 """Share of the steps over which a cosine schedule rises to its full learning rate."""

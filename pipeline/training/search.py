@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from pipeline.params import TrainParams, TuneParams
 from pipeline.tracking.processes import PROCESS, this_process
 from pipeline.training import trial, workers
-from pipeline.training.streams import derived_seed
+from pipeline.training.random_streams import derived_seed
 from pipeline.training.trials import finish, finished
 
 

@@ -85,6 +85,21 @@ def test_an_unknown_command_is_refused_with_the_known_ones(
     assert "'train'" in capsys.readouterr().err
 
 
+def test_a_missing_training_library_is_named_with_the_command_that_installs_it() -> None:
+    script = (
+        "import sys; sys.modules['pandas'] = None\n"
+        "from pipeline.__main__ import main; main(['summary'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "summary: error: the library pandas is not installed: install the training libraries with"
+        " `pip install '.[train,cpu]'`.\n"
+    )
+
+
 def test_every_command_that_the_project_names_exists() -> None:
     named: set[str] = set()
     listed = subprocess.run(

@@ -253,7 +253,7 @@ def test_a_wrong_table_is_one_sentence(lines: list[str], sentence: str, tmp_path
 
 def test_a_label_with_fewer_recordings_than_folds_is_named(tmp_path: Path) -> None:
     grow(own(tmp_path), "owl/a.wav", "owl/b.wav")
-    with pytest.raises(UserError, match=r"owl has 2 recordings, too few for 3 folds.*folds"):
+    with pytest.raises(UserError, match=r"owl has too few recordings \(2\) for 3 folds.*folds"):
         read("folder", tmp_path)
 
 

@@ -436,6 +436,15 @@ def test_with_many_classes_only_the_most_probable_are_shown_at_first(visit: Visi
     expect(rows).to_have_count(50)
 
 
+def test_labels_that_are_numbers_are_ranked_by_probability(visit: Visit) -> None:
+    page = visit()
+    ranked = {"siren": 0.5, "007": 0.3, "10": 0.15, "1": 0.05}
+    page.route("**/classify?*", lambda route: changed(route, ["probabilities"], ranked))
+    upload(page, clip((440, 1)))
+    expect(page.locator("#bars tr")).to_have_count(4)
+    assert [sound for sound, _ in bars(page)] == ["Siren", "007", "10", "1"]
+
+
 @pytest.mark.parametrize(
     ("kind", "title"),
     [("mfcc", "Coefficient"), ("stft", "Frequency (kHz)"), ("logmel", "Frequency (kHz)")],

@@ -106,7 +106,7 @@ def _make_folds(table: pd.DataFrame, folds: int) -> pd.Series:
     if recordings.min() < folds:
         label, count = recordings.idxmin(), recordings.min()
         raise UserError(
-            f"The label {label} has {count} recordings, too few for {folds} folds: add recordings,"
+            f"The label {label} has too few recordings ({count}) for {folds} folds: add recordings,"
             " or lower dataset.folder.folds (to at least 3)."
         )
     assigned = pd.Series(0, index=table.index, dtype="Int64")

@@ -232,8 +232,13 @@ function basis({ windows, seconds, duration, model }) {
   return `${model.name}, version ${model.version}, analysed ${part}${mean}.`;
 }
 
+/** Labels with their probabilities, the most probable first: JavaScript moves keys like "1" to the front. */
+function ranked(probabilities) {
+  return Object.entries(probabilities).sort(([, a], [, b]) => b - a);
+}
+
 function showBars(probabilities) {
-  const rows = Object.entries(probabilities).map(([label, p], place) => {
+  const rows = ranked(probabilities).map(([label, p], place) => {
     const bar = tint(make("div"), label);
     bar.style.width = `${100 * p}%`;
     return make(
@@ -472,7 +477,10 @@ const timeline = {
     const cells = this.windows.map(({ label, from, to }) => this.place(tint(make("div"), label), from, to));
     $("strip").replaceChildren(...cells);
     const winners = new Set(windows.map(({ label }) => label));
-    const lanes = Object.keys(probabilities).filter((label) => winners.has(label)).slice(0, LANES);
+    const lanes = ranked(probabilities)
+      .map(([label]) => label)
+      .filter((label) => winners.has(label))
+      .slice(0, LANES);
     $("lanes").replaceChildren(...lanes.map((label) => this.lane(label)));
     const rows = windows.map(({ start, end, label, probability }) =>
       make(
@@ -513,7 +521,7 @@ const timeline = {
   select(i) {
     this.at = i;
     const { start, end, probabilities } = this.windows[i];
-    const [first, second] = Object.entries(probabilities).sort(([, a], [, b]) => b - a);
+    const [first, second] = ranked(probabilities);
     const text = `${number(start)} to ${number(end)} s: ${plain(first[0])} ${share(first[1])}`;
     $("detail").textContent = text + (second ? `, then ${plain(second[0])} ${share(second[1])}` : "");
     this.place($("cursor"), start, end);

@@ -12,7 +12,7 @@ from pipeline import params
 from pipeline.params import Choices, Range
 from pipeline.sound import augment
 from pipeline.training import search, trial
-from pipeline.training.streams import derived_seed, random_stream
+from pipeline.training.random_streams import derived_seed, random_stream
 
 TESTS = Path(__file__).parents[1]
 SETTINGS = params.load(TESTS / "params.yaml")
@@ -32,7 +32,8 @@ def test_no_two_streams_begin_alike() -> None:
 
 def test_the_same_stream_is_the_same_in_another_process() -> None:
     script = (
-        "from pipeline.training.streams import derived_seed; print(derived_seed(3, 'shuffle', 1))"
+        "from pipeline.training.random_streams import derived_seed;"
+        " print(derived_seed(3, 'shuffle', 1))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=TESTS.parent, capture_output=True, text=True, check=True
