@@ -128,7 +128,7 @@ def served(
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on.
+    """Find a port that no program listens on.
 
     It is below those that the system gives to clients, so that none of them takes it before the
     server does, and random, so that two processes that look at the same time find different ones.

@@ -94,7 +94,7 @@ def test_channels_are_averaged() -> None:
     stereo = np.stack([wave, np.zeros_like(wave)], axis=1)
     content = by_libsndfile("WAV", "FLOAT", stereo)
     np.testing.assert_allclose(decoding.load(content, RATE), wave / 2, atol=1e-7)
-    assert decoding.probe(content).peak == pytest.approx(0.5, abs=1e-3)  # of the louder channel
+    assert decoding.probe(content).peak == pytest.approx(0.5, abs=1e-3)  # the louder channel counts
 
 
 @pytest.mark.parametrize(
@@ -242,6 +242,6 @@ def test_an_ogg_file_sounds_the_same_whether_libsndfile_or_ffmpeg_decodes_it(
         first = decoding.load(content, RATE)
         monkeypatch.setattr(decoding, "TOLERATED", 0)
         second = decoding.load(content, RATE)
-        assert 0 <= len(first) - len(second) < 0.005 * RATE  # of a last block that is not full
+        assert 0 <= len(first) - len(second) < 0.005 * RATE  # the last block may be incomplete
         np.testing.assert_allclose(second, first[: len(second)], atol=1e-4)
         monkeypatch.undo()

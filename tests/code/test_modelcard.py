@@ -82,7 +82,7 @@ FACTS = Facts(
 )
 
 
-def test_the_card_says_what_for_from_what_how_good_at_what_cost_and_why() -> None:
+def test_the_card_has_purpose_data_metrics_cost_and_decision() -> None:
     card = modelcard.render(FACTS)
     for text in (
         "# sound-classifier version 3",

@@ -183,7 +183,7 @@ def test_a_search_is_stopped_by_one_press_of_the_keys(
 
 
 def reported(study: Path) -> int:
-    """Epochs that the trials of a study have told."""
+    """Count the epochs that the trials of a study have reported."""
     with contextlib.closing(sqlite3.connect(study)) as database:
         try:
             counted = database.execute("SELECT count(*) FROM trial_intermediate_values").fetchone()

@@ -302,7 +302,7 @@ def test_a_search_killed_in_the_middle_runs_only_what_is_missing(used: Repositor
         assert not alive
     assert finished_trials >= 1
     output = used.ok("python -m pipeline tune")
-    # a trial that had ended counts, whether the study was told in time or not
+    # a trial that had ended counts, even if the study does not know it yet
     (known_before,) = re.findall(r"(\d) already in the study", output)
     assert finished_trials <= int(known_before) < 4
     assert len(pd.read_csv(used.folder / "reports/trials.csv")) == 4

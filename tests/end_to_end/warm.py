@@ -1,10 +1,11 @@
-"""Run commands of the project in processes that have the libraries loaded already.
+"""Run the project's commands in new processes in which the libraries are already loaded.
 
 Importing TensorFlow and MLflow takes several seconds of processor time, and the end-to-end tests
-start some hundred commands. So one process imports the libraries once (never the project, whose
-code is that of the clone) and forks for each command. The process that runs the command is new and
-its own: it shares no state with another. On the path of the tests, ``python`` is a script that
-asks for such a process when it is called as ``python -m pipeline`` and is Python itself otherwise.
+start some hundred commands. So one process imports the libraries once and forks for each command.
+It never imports the project, because every clone has its own copy of that code. Each command runs
+in a new process and shares no state with other commands. The tests put a script called ``python``
+first on the path: it asks for such a process if it is called as ``python -m pipeline``, and
+otherwise starts Python itself.
 """
 
 import contextlib
@@ -65,13 +66,13 @@ class Warm(NamedTuple):
     """The process with the libraries."""
 
     path: Path
-    """A folder for the path, with a ``python``."""
+    """Folder to put on the path; it contains the script ``python``."""
     process: "subprocess.Popen[bytes]"
 
 
 @functools.cache
 def start() -> Warm:
-    """Start the process with the libraries, once; it ends with this one."""
+    """Start the process that imports the libraries, only once; it ends when this process ends."""
     made = Path(tempfile.mkdtemp(prefix="warm-"))  # a socket's path has to be short
     address = made / "socket"
     listening = socket.socket(socket.AF_UNIX)
@@ -94,14 +95,14 @@ def start() -> Warm:
 
 
 def serve(listening: socket.socket, folder: Path) -> list[str]:
-    """Fork for each call; return in the new process, which has then all that its caller has.
+    """Fork for each call and return in the new process, set up as its caller is.
 
     Returns
     -------
     list of str
         The arguments after ``python -m pipeline``.
     """
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that have ended
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended processes need no wait()
     while True:
         ready, _, _ = select.select([listening.fileno(), 0], [], [])
         if 0 in ready:  # the standard input is closed: the tests have ended
@@ -130,7 +131,7 @@ def serve(listening: socket.socket, folder: Path) -> list[str]:
 
 
 def _report(command: int, connection: socket.socket) -> None:
-    """Wait for the command and tell the caller how it ended; it ends with its caller."""
+    """Send the command's exit status to the caller; kill the command if the caller is gone."""
     ended = os.pidfd_open(command)
     ready, _, _ = select.select([ended, connection.fileno()], [], [])
     if ended not in ready:  # the caller has hung up: it was killed

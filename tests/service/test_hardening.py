@@ -351,7 +351,7 @@ REQUESTS: dict[str, tuple[bytes, set[int]]] = {
         ),
         {413},
     ),
-    # these never get as far as our code: the server that BentoML brings refuses them
+    # BentoML's server rejects these before they reach our code
     "length of many digits": (
         post(b"x", FORM, f"Content-Length: {'9' * 5_000}", length=False),
         {400, 413},
@@ -412,7 +412,7 @@ def test_a_connection_without_a_complete_header_is_closed(bundle: Path) -> None:
             first = http.client.HTTPResponse(later)
             first.begin()
             assert (first.status, first.read()) == (200, b"\n")
-            later.sendall(whole[:20])  # of a second request on the connection
+            later.sendall(whole[:20])  # the start of a second request
             dripping.sendall(b"GET /livez HTTP/1.1\r\n")
             for _ in range(200):  # 20 s unless it is cut off
                 try:
@@ -428,7 +428,7 @@ def test_a_connection_without_a_complete_header_is_closed(bundle: Path) -> None:
             response.begin()
             assert response.status == 408
             assert json.load(response)["error"] == "The request took too long to arrive."
-        # whoever is answered, and whoever takes his time between two requests, is left alone
+        # a connection stays open while it waits for an answer, and between two requests
         connection = http.client.HTTPConnection(harness.HOST, running.port, timeout=20)
         for _ in range(2):
             assert harness.exchange(connection, "/livez", None, None).status == 200
@@ -494,9 +494,9 @@ def test_the_service_sheds_load_above_its_capacity_and_recovers_at_once(bundle: 
         check(answer, "overload")
     good = [[a.seconds for a in answers if a.status == 200] for answers, _ in found.slices]
     assert all(good)
-    # of the 400 MB of uploads that a slice brings
+    # per round, in which 400 MB are uploaded
     assert harness.growth_per_round([size for _, size in found.slices]) < 4 * MEGABYTE
-    # nobody is left in front of those who come then: under load, eight were
+    # afterwards no request has to wait for others; under load, eight were in front
     assert {answer.status for answer in found.after} == {200}
     assert median(answer.seconds for answer in found.after) < median(chain(*good))
 

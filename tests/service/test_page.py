@@ -70,7 +70,7 @@ def visit(browser: Browser, server: Service) -> Iterator[Visit]:
         )
 
     def note(message: ConsoleMessage) -> None:
-        # the browser's own note that a request was refused is no fault of the page
+        # the browser logs rejected requests by itself; that is no error of the page
         refused = ("/classify", "/model")
         if not (REFUSED.match(message.text) and urlsplit(message.location["url"]).path in refused):
             messages.append(f"{message.type}: {message.text}")
@@ -346,7 +346,7 @@ def test_a_file_that_is_too_large_is_not_sent(visit: Visit) -> None:
     most = int(model(page)["limits"]["bytes"])
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    # a file of a test may not be as large as that: the page is told of another size
+    # Playwright cannot upload a file this large, so the page gets a false size
     page.evaluate(
         f"Object.defineProperty(Blob.prototype, 'size', {{ get: () => {most + 1} }})",
     )
@@ -609,7 +609,7 @@ def test_everything_can_be_done_by_keyboard_and_focus_is_seen(visit: Visit) -> N
     seconds = model(page)["features"]["seconds"]
 
     content = clip((440, 3 * seconds))
-    # not `expect_file_chooser`: the key may be pressed before the browser is told to hand it over
+    # not `expect_file_chooser`: the key may be pressed before the browser intercepts the dialog
     page.on(
         "filechooser",
         lambda chooser: chooser.set_files(
