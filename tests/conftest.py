@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +36,15 @@ LONGEST = (
     "test_report.py",
 )
 """Files that take longest. They start first, so that no worker is left with one at the end."""
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the programs that tests start, even if pytest runs in the background.
+
+    A shell without job control starts background commands with SIGINT ignored, and programs that
+    they start inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
