@@ -68,7 +68,7 @@ def write(record: runs.Record, run_id: str) -> float:
         card=card,
         record=record,
         run_id=run_id,
-        figures=tables.read_json(paths.METRICS),
+        figures=runs.figures(record),
         registration=registration(run_id),
         sides=sides(clips, record.tags),
         comparison=comparison(card, clips),

@@ -12,6 +12,7 @@ from pipeline.data.split import Split
 from pipeline.evaluation import metrics, plots, search_plots
 from pipeline.params import EvaluateParams
 from pipeline.sound.features import FeatureSpec
+from pipeline.tracking import runs
 from pipeline.training import calibration
 from pipeline.training.predictions import by_clip
 
@@ -92,13 +93,13 @@ def score(
     )
 
 
-def write(scored: Scored) -> None:
-    """Write the tables and the figures."""
+def write(scored: Scored, model_sha256: str) -> None:
+    """Write the tables, and the figures with the hash of the model that they are for."""
     tables.write(paths.PREDICTIONS, scored.predictions, digits=6)
     tables.write(paths.PER_CLASS, scored.classes, digits=6)
     tables.write(paths.RELIABILITY, scored.bins, digits=6)
     tables.write(paths.ABSTENTION, scored.trade_off, digits=6)
-    tables.write_json(paths.METRICS, scored.figures)
+    tables.write_json(paths.METRICS, scored.figures | {runs.MODEL_HASH: model_sha256})
 
 
 def draw(scored: Scored, labels: list[str], test_fold: int) -> None:

@@ -264,7 +264,7 @@ def describe(
     set_tags(
         client,
         version,
-        {f"{runs.TEST_PREFIX}{key}": f"{value:.6g}" for key, value in metrics.items()},
+        {f"{runs.TEST_PREFIX}{k}": f"{value:.6g}" for k, value in runs.numbers(metrics).items()},
     )
     tags = client.get_model_version(version.name, version.version).tags
     facts = _facts(client, version, record, decision, metrics, tags)

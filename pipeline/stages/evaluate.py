@@ -27,7 +27,7 @@ def main() -> str:
     predict = scoring.predictor(features, spec)
     temperature = record.metrics["temperature"]
     scored = scoring.score(predict, features.index, folds, labels, temperature, settings.evaluate)
-    scoring.write(scored)
+    scoring.write(scored, record.tags[runs.MODEL_HASH])
     examples.save(paths.EXAMPLES, scored.predictions, spec.sample_rate)
     scoring.draw(scored, labels, folds.test_fold)
 

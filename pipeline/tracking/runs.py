@@ -23,6 +23,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
 
 from pipeline import paths, tables
+from pipeline.errors import UserError
 from pipeline.tracking import failures, provenance, store
 
 if TYPE_CHECKING:
@@ -292,8 +293,8 @@ def log_evaluation(client: MlflowClient, run_id: str) -> None:
     client : MlflowClient
     run_id : str
     """
-    measured = tables.read_json(paths.METRICS)
-    metrics = {f"{TEST_PREFIX}{key}": float(value) for key, value in measured.items()}
+    measured = numbers(tables.read_json(paths.METRICS))
+    metrics = {f"{TEST_PREFIX}{key}": value for key, value in measured.items()}
     logged = client.get_run(run_id).data.metrics
     files = {entry.path for entry in client.list_artifacts(run_id)}
     if all(logged.get(key) == value for key, value in metrics.items()) and files.issuperset(
@@ -305,6 +306,28 @@ def log_evaluation(client: MlflowClient, run_id: str) -> None:
     # last, because they show that the rest is complete
     now = int(time.time() * 1000)
     client.log_batch(run_id, [Metric(key, value, now, 0) for key, value in metrics.items()])
+
+
+def figures(record: Record) -> dict[str, Any]:
+    """Read the figures of the test fold, and check that they are those of the run's model.
+
+    Raises
+    ------
+    UserError
+        When they are missing, or were computed for another model.
+    """
+    measured: dict[str, Any] = tables.read_json(paths.METRICS)
+    if measured.get(MODEL_HASH) != record.tags[MODEL_HASH]:
+        raise UserError(
+            f"{paths.METRICS} has the figures of another model than {paths.MODEL}: run `dvc repro`"
+            " to score this one."
+        )
+    return measured
+
+
+def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Return those of the figures that are numbers, which MLflow can keep as metrics."""
+    return {key: float(value) for key, value in figures.items() if not isinstance(value, str)}
 
 
 def evaluation_metrics(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -11,8 +11,9 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from pipeline import paths, tables
 from pipeline.errors import UserError
-from pipeline.tracking import processes, relocate, store
+from pipeline.tracking import processes, relocate, runs, store
 
 
 def sentence(monkeypatch: pytest.MonkeyPatch, uri: str) -> str:
@@ -155,3 +156,16 @@ def test_the_users_own_number_of_retries_is_kept(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "9")
     store.connect()
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "9"
+
+
+def test_figures_of_another_model_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    record = runs.Record("r", "e", "n", {}, {}, {runs.MODEL_HASH: "of this model"})
+    tables.write_json(paths.METRICS, {"accuracy": 1, runs.MODEL_HASH: "of this model"})
+    assert runs.numbers(runs.figures(record)) == {"accuracy": 1.0}
+    for other in ({"accuracy": 1}, {"accuracy": 1, runs.MODEL_HASH: "of an older one"}):
+        tables.write_json(paths.METRICS, other)
+        with pytest.raises(UserError, match="figures of another model"):
+            runs.figures(record)
