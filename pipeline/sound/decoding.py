@@ -191,6 +191,35 @@ def load(
     LimitError
         When the clip is beyond the limits.
     """
+    wave = _joined(list(blocks(source, sample_rate, max_seconds, limits)))
+    if not len(wave):
+        raise AudioError("The clip is shorter than one sample at the requested rate.")
+    return wave if max_seconds is None else wave[: math.ceil(max_seconds * sample_rate)]
+
+
+def blocks(
+    source: Path | bytes,
+    sample_rate: int,
+    max_seconds: float | None = None,
+    limits: Limits | None = None,
+) -> Iterator[Waveform]:
+    """Decode a clip as :func:`load` does, block by block, so that only a block is in memory.
+
+    Parameters
+    ----------
+    source, sample_rate, max_seconds, limits
+        As for :func:`load`.
+
+    Yields
+    ------
+    array, shape (samples,), float32
+        The mean of the channels, without gaps. The last block may end after `max_seconds`.
+
+    Raises
+    ------
+    AudioError, LimitError
+        As :func:`load`, when the block in question is decoded.
+    """
     limits = limits or Limits()
     until = time.monotonic() + limits.work_seconds
     with _open(source) as stream:
@@ -199,16 +228,10 @@ def load(
             resampler = soxr.ResampleStream(
                 stream.sample_rate, sample_rate, 1, dtype="float32", quality="HQ"
             )
-        parts = [
-            resampler.resample_chunk(block) if resampler else block
-            for block in _mono_blocks(stream, max_seconds, limits, until)
-        ]
+        for block in _mono_blocks(stream, max_seconds, limits, until):
+            yield resampler.resample_chunk(block) if resampler else block
     if resampler:
-        parts.append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
-    wave = _joined(parts)
-    if not len(wave):
-        raise AudioError("The clip is shorter than one sample at the requested rate.")
-    return wave if max_seconds is None else wave[: math.ceil(max_seconds * sample_rate)]
+        yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
 
 
 def _mono_blocks(

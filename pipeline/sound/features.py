@@ -23,6 +23,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -317,12 +318,38 @@ def windows(waveform: Floats, spec: FeatureSpec) -> Floats:
     array, shape (windows, samples), float32
         At least one window.
     """
-    whole, rest = divmod(waveform.size, spec.samples)
-    count = max(1, whole + (2 * rest >= spec.samples)) if spec.longer == "split" else 1
-    padded = np.zeros(count * spec.samples, np.float32)
-    kept = waveform[: padded.size]
-    padded[: kept.size] = kept
-    return padded.reshape(count, spec.samples)
+    return np.stack(list(window_stream([waveform], spec)))
+
+
+def window_stream(blocks: Iterable[Floats], spec: FeatureSpec) -> Iterator[Floats]:
+    """Make the windows of :func:`windows` from a waveform that comes in blocks.
+
+    Parameters
+    ----------
+    blocks : iterable of array, shape (samples,), float32
+        The waveform in order, at the spec's sample rate. No block is asked for that comes after the
+        last window.
+    spec : FeatureSpec
+        Has the length, and 'cut' or 'split'.
+
+    Yields
+    ------
+    array, shape (samples,), float32
+    """
+    window, filled, whole = np.zeros(spec.samples, np.float32), 0, 0
+    for block in blocks:
+        rest = block
+        while rest.size:
+            part, rest = np.split(rest, [spec.samples - filled])
+            window[filled : filled + part.size] = part
+            filled += part.size
+            if filled == spec.samples:
+                yield window
+                if spec.longer == "cut":
+                    return
+                window, filled, whole = np.zeros(spec.samples, np.float32), 0, whole + 1
+    if not whole or 2 * filled >= spec.samples:
+        yield window
 
 
 def statistics(

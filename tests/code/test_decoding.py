@@ -109,6 +109,13 @@ def test_nothing_is_decoded_beyond_the_wanted_seconds(rate: int, wanted: int, le
     np.testing.assert_allclose(cut[:-200], whole[:-200], atol=1e-3)
 
 
+def test_blocks_are_the_samples_of_the_whole_clip() -> None:
+    clip = by_libsndfile("WAV", "PCM_16", tone(12.0))
+    blocks = list(decoding.blocks(clip, 22_050))
+    assert len(blocks) > 2
+    np.testing.assert_array_equal(np.concatenate(blocks), decoding.load(clip, 22_050))
+
+
 def test_a_header_that_claims_hours_is_not_believed() -> None:
     content = bytearray(samples()["wav"])
     content[4:8] = content[40:44] = (2**31 - 1).to_bytes(4, "little")

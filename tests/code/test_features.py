@@ -1,5 +1,6 @@
 """Features: librosa is the reference, on real clips; properties hold for any sound."""
 
+import dataclasses
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -293,3 +294,21 @@ def test_without_standardising_features_stay_as_they_are() -> None:
     spec = spec_of("logmel", seconds=0.3, standardise=False)
     array = extract(noise(spec.samples), spec)
     np.testing.assert_array_equal(normalise(array, spec), array)
+
+
+@given(
+    st.lists(st.integers(0, 5000), max_size=6), st.sampled_from(["cut", "split"]), st.integers(0, 9)
+)
+@settings(deadline=None, max_examples=60)
+def test_a_waveform_in_blocks_gives_the_windows_of_the_whole(
+    sizes: list[int], longer: str, seed: int
+) -> None:
+    spec = dataclasses.replace(spec_of("logmel"), sample_rate=1000, seconds=1, longer=longer)
+    rng = np.random.default_rng(seed)
+    blocks = [rng.normal(size=size).astype(np.float32) for size in sizes]
+    whole = np.concatenate([np.empty(0, np.float32), *blocks])
+    count = 1 if longer == "cut" else max(1, (whole.size + 500) // 1000)
+    padded = np.pad(whole, (0, 1000))[: count * 1000]
+    streamed = np.stack(list(features.window_stream(blocks, spec)))
+    np.testing.assert_array_equal(streamed, padded.reshape(count, 1000))
+    np.testing.assert_array_equal(features.windows(whole, spec), streamed)
