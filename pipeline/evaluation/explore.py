@@ -81,10 +81,11 @@ def extracted(
         Like those from :func:`pipeline.data.feature_store.read`.
     """
     spec = make_spec(settings.model_copy(update={"kind": kind}), clip_seconds)
-    of_clips = list(extract_files([paths.AUDIO / path for path in clips["path"]], spec))
-    counts = [len(windows) for windows in of_clips]
-    index = clips.loc[clips.index.repeat(counts), ["path", "label", "fold", "recording"]]
-    return Features(np.concatenate(of_clips), index.reset_index(drop=True), spec)
+    pieces = list(extract_files([paths.AUDIO / path for path in clips["path"]], spec))
+    rows = [clip for clip, windows in pieces for _ in windows]
+    index = clips.iloc[rows][["path", "label", "fold", "recording"]]
+    array = np.concatenate([windows for _, windows in pieces])
+    return Features(array, index.reset_index(drop=True), spec)
 
 
 def positions(features: Features, seed: int) -> pd.DataFrame:

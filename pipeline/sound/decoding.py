@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -192,8 +192,6 @@ def load(
         When the clip is beyond the limits.
     """
     wave = _joined(list(blocks(source, sample_rate, max_seconds, limits)))
-    if not len(wave):
-        raise AudioError("The clip is shorter than one sample at the requested rate.")
     return wave if max_seconds is None else wave[: math.ceil(max_seconds * sample_rate)]
 
 
@@ -202,7 +200,7 @@ def blocks(
     sample_rate: int,
     max_seconds: float | None = None,
     limits: Limits | None = None,
-) -> Iterator[Waveform]:
+) -> Generator[Waveform]:
     """Decode a clip as :func:`load` does, block by block, so that only a block is in memory.
 
     Parameters
@@ -228,10 +226,17 @@ def blocks(
             resampler = soxr.ResampleStream(
                 stream.sample_rate, sample_rate, 1, dtype="float32", quality="HQ"
             )
-        for block in _mono_blocks(stream, max_seconds, limits, until):
-            yield resampler.resample_chunk(block) if resampler else block
+        have = 0
+        for mono in _mono_blocks(stream, max_seconds, limits, until):
+            block = resampler.resample_chunk(mono) if resampler else mono
+            have += len(block)
+            yield block
     if resampler:
-        yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
+        block = resampler.resample_chunk(np.empty(0, np.float32), last=True)
+        have += len(block)
+        yield block
+    if not have:
+        raise AudioError("The clip is shorter than one sample at the requested rate.")
 
 
 def _mono_blocks(

@@ -6,6 +6,7 @@ The ``features`` section of ``params.yaml`` says which features. The result is i
 """
 
 import time
+from contextlib import closing
 
 from tqdm import tqdm
 
@@ -15,6 +16,9 @@ from pipeline.sound.features import make_spec
 
 NAMES = {"logmel": "log-mel", "mfcc": "MFCC", "stft": "STFT"}
 """Usual names of the kinds of features."""
+
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.2f}/{total:.2f} h of sound [{elapsed}<{remaining}]"
+"""Progress in hours of sound, because one clip may be hours long."""
 
 
 def main() -> str:
@@ -31,18 +35,31 @@ def main() -> str:
         When an earlier stage's output is missing, when settings cannot work together, or when a
         clip cannot be decoded.
     """
-    clips = tables.read(paths.CLIPS, feature_store.COLUMNS)
+    clips = tables.read(paths.CLIPS, (*feature_store.COLUMNS, "seconds"))
     card = tables.read_json(paths.DATASET)
     spec = make_spec(params.load().features, card["clip_seconds"])
 
+    seconds = clips["seconds"]
+    sound = (seconds if spec.longer == "split" else seconds.clip(upper=spec.seconds)).sum()
     started = time.monotonic()
     files = [paths.AUDIO / path for path in clips["path"]]
-    features = feature_store.extract_files(files, spec)
-    progress = tqdm(features, "featurize", len(files), unit="clip", disable=None)
-    index = feature_store.write(clips, iter(progress), spec)
-    speed = len(files) / (time.monotonic() - started)
+    with (
+        tqdm(desc="featurize", total=sound / 3600, bar_format=BAR, disable=None) as bar,
+        closing(
+            feature_store.extract_files(files, spec, lambda heard: bar.update(heard / 3600))
+        ) as features,
+    ):
+        index = feature_store.write(clips[list(feature_store.COLUMNS)], features, spec)
     bands, frames = spec.shape
     return (
-        f"{len(files)} clips -> {len(index)} windows of {bands} x {frames} {NAMES[spec.kind]},"
-        f" {speed:.0f} clips/s"
+        f"{len(files)} clips, {duration(sound)} of sound -> {len(index):,} windows of"
+        f" {bands} x {frames} {NAMES[spec.kind]}, {sound / (time.monotonic() - started):,.0f} x"
+        " real time"
     )
+
+
+def duration(seconds: float) -> str:
+    """Write a duration in the unit that suits it: seconds, minutes or hours."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3570 else f"{seconds / 3600:,.1f} h"

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from numpy.typing import NDArray
 from ruamel.yaml import YAML
 
 from pipeline import paths
@@ -16,6 +18,8 @@ from pipeline.errors import UserError
 from pipeline.sound import decoding
 from pipeline.sound.features import FeatureSpec, extract, windows
 from pipeline.stages import featurize
+
+Floats = NDArray[np.floating]
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,7 +61,8 @@ def set_features(**values: str) -> None:
 
 def test_every_clip_becomes_a_row(workspace: Path) -> None:
     line = featurize.main()
-    assert line.startswith("4 clips -> 4 windows of 64 x 44 log-mel, ")
+    assert line.startswith("4 clips, 3 s of sound -> 4 windows of 64 x 44 log-mel, ")
+    assert line.endswith(" x real time")
     made = feature_store.read()
     assert made.array.shape == (4, 64, 44)
     assert made.array.dtype == np.float32
@@ -88,18 +93,71 @@ def test_a_real_clip_has_the_bits_that_the_service_computes(workspace: Path, esc
     featurize.main()
     spec = feature_store.read().spec
     files = sorted(esc10.glob("*/*.ogg"))[::40]
-    for file, rows in zip(files, feature_store.extract_files(files, spec), strict=True):
-        waveform = decoding.load(file.read_bytes(), spec.sample_rate)
+    extracted = list(feature_store.extract_files(files, spec))
+    assert [clip for clip, _ in extracted] == list(range(len(files)))
+    for clip, rows in extracted:
+        waveform = decoding.load(files[clip].read_bytes(), spec.sample_rate)
         np.testing.assert_array_equal(rows[0], extract(windows(waveform, spec)[0], spec))
 
 
 def test_longer_clips_give_several_rows_when_split(workspace: Path) -> None:
     set_features(longer="split")
-    assert featurize.main().startswith("4 clips -> 6 windows of 64 x 44 log-mel, ")
+    assert featurize.main().startswith("4 clips, 5 s of sound -> 6 windows of ")
     made = feature_store.read()
     assert made.array.shape == (6, 64, 44)
     assert made.index["path"].tolist()[2:5] == ["none.wav"] * 3
     assert made.index["window"].tolist() == [0, 0, 0, 1, 2, 0]
+
+
+def add_clip(name: str, waveform: Floats, rate: int, subtype: str) -> None:
+    soundfile.write(paths.AUDIO / name, waveform, rate, subtype=subtype)
+    with paths.CLIPS.open("a", encoding="utf-8") as table:
+        table.write(f"{name},dog,1,{name},{len(waveform) / rate}\n")
+
+
+def test_memory_does_not_grow_with_the_length_of_a_recording(workspace: Path) -> None:
+    set_features(longer="split")
+    featurize.main()
+    rng = np.random.default_rng(0)
+    peaks = []
+    for minutes in (5, 15):
+        add_clip(f"{minutes}.wav", rng.normal(0, 0.1, minutes * 60 * 22050), 22050, "PCM_16")
+        tracemalloc.start()
+        featurize.main()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    made = feature_store.read()
+    assert made.index["window"].tolist()[6:] == [*range(5 * 60), *range(15 * 60)]
+    waveform = decoding.load(paths.AUDIO / "15.wav", 22050)
+    for row in (-1, -100):
+        expected = extract(windows(waveform, made.spec)[row], made.spec)
+        np.testing.assert_array_equal(made.array[row], expected)
+    assert peaks[1] < 1.2 * peaks[0] + 4e6
+
+
+def test_nothing_is_decoded_after_the_only_window_of_a_cut_clip(workspace: Path) -> None:
+    waveform = np.random.default_rng(0).normal(0, 0.1, 60 * 22050)
+    waveform[-1] = np.nan
+    add_clip("nan.wav", waveform, 22050, "FLOAT")
+    assert "5 clips, 4 s of sound -> 5 windows" in featurize.main()
+    set_features(longer="split")
+    with pytest.raises(UserError, match=r"nan\.wav is damaged"):
+        featurize.main()
+
+
+def test_a_run_that_is_stopped_before_its_index_leaves_nothing_that_is_taken_for_whole(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    featurize.main()
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.tables.write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        featurize.main()
+    with pytest.raises(UserError, match=r"index\.csv is missing: run `dvc repro`"):
+        feature_store.read()
 
 
 def test_the_same_clips_give_the_same_bytes(workspace: Path) -> None:
