@@ -7,6 +7,7 @@ Every key is checked: one that is unknown, of the wrong type or out of range rai
 import difflib
 import itertools
 import reprlib
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -596,17 +597,21 @@ def load(path: Path = paths.PARAMS) -> Params:
 
 
 def _sentence(error: ValidationError) -> str:
-    """Describe the first problem in one sentence that names the key."""
-    problem = error.errors()[0]
+    """Describe one problem in one sentence that names the key.
+
+    An unknown key comes first: pydantic also reports the key that was meant, as missing.
+    """
+    problems = error.errors()
+    problem = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
     keys = _keys(problem["loc"])
     name = ".".join(keys)
     kind = problem["type"]
     if kind == "missing":
         return f"{name} is missing."
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(keys[-1], _known_keys(keys[:-1]), n=1)
-        hint = f": did you mean {'.'.join([*keys[:-1], near[0]])}?" if near else "."
-        return f"{name} is not a known key{hint}"
+        missing = {".".join(_keys(one["loc"])) for one in problems if one["type"] == "missing"}
+        meant = _meant(keys, missing)
+        return f"{name} is not a known key{f': did you mean {meant}?' if meant else '.'}"
     message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
     if kind in IN_YAML:
         message = IN_YAML[kind].format(**problem.get("ctx", {}))
@@ -617,6 +622,22 @@ def _sentence(error: ValidationError) -> str:
     if isinstance(problem["input"], dict) and kind == "value_error":  # keys that conflict
         return f"{name}: {message}."
     return f"{name} is {_yaml(problem['input'])}: {message[:1].lower()}{message[1:]}."
+
+
+def _meant(keys: list[str], missing: set[str]) -> str | None:
+    """Return the known key that an unknown one most likely stands for; None if none is like it.
+
+    The nearest key of the same section comes first, one that is missing if possible, and then a key
+    of the same name in another section.
+    """
+    *parents, last = keys
+    siblings = [".".join([*parents, key]) for key in _known_keys(parents)]
+    for candidates in ([key for key in siblings if key in missing], siblings):
+        by_name = {key.rpartition(".")[2]: key for key in candidates}
+        near = difflib.get_close_matches(last, by_name, n=1)
+        if near:
+            return by_name[near[0]]
+    return next((key for key in _all_keys(Params) if key.rpartition(".")[2] == last), None)
 
 
 IN_YAML = {
@@ -661,11 +682,20 @@ _yaml = _Yaml().repr
 
 
 def _known_keys(parents: list[str]) -> list[str]:
+    """Return the keys of a section; none where the section does not exist."""
     model: type[BaseModel] = Params
     for key in parents:
         by_alias = {f.alias or k: f for k, f in model.model_fields.items()}
-        annotation = by_alias[key].annotation if key in by_alias else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        sections = _sections(by_alias[key].annotation) if key in by_alias else []
+        if not sections:
             return []
-        model = annotation
+        model = sections[0]
     return [f.alias or k for k, f in model.model_fields.items()]
+
+
+def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{field.alias or name}"
+        yield key
+        for section in _sections(field.annotation):
+            yield from _all_keys(section, f"{key}.")

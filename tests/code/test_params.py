@@ -151,6 +151,42 @@ def test_a_conflict_with_a_value_of_train_that_is_searched_itself_is_allowed(
     params.load(changed(tmp_path, **mixed, train__width=2.0))
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "meant"),
+    [
+        ("features.sample_rate", "sample_rte", "features.sample_rate"),
+        ("features", "feature", "features"),
+        ("split", "spilt", "split"),
+        ("register", "registry", "register"),
+        ("features.logmel.fmax", "f_max", "features.logmel.fmax"),
+        ("crossval.validate", "validat", "crossval.validate"),
+        ("train.augment.time_mask", "timemask", "train.augment.time_mask"),
+    ],
+)
+def test_a_misspelt_key_is_reported_as_unknown_with_the_right_name_not_as_another_one_missing(
+    tmp_path: Path, right: str, wrong: str, meant: str
+) -> None:
+    values = YAML(typ="safe").load(PARAMS.read_text())
+    *parents, last = right.split(".")
+    section = values
+    for parent in parents:
+        section = section[parent]
+    section[wrong] = section.pop(last)
+    path = tmp_path / "params.yaml"
+    YAML().dump(values, path)
+    misspelt = ".".join([*parents, wrong])
+    with pytest.raises(UserError) as caught:
+        params.load(path)
+    assert str(caught.value) == f"{path}: {misspelt} is not a known key: did you mean {meant}?"
+
+
+def test_a_key_in_the_wrong_section_is_reported_with_its_place(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train\.n_mels is not .*: did you mean features\.logmel"):
+        params.load(changed(tmp_path, train__n_mels=64))
+    with pytest.raises(UserError, match=r"dataset\.zebra is not a known key\.$"):
+        params.load(changed(tmp_path, dataset__zebra=1))
+
+
 @pytest.mark.parametrize("text", ["", "- 1", "a: [", "\ttrain: 1", "train: {", "null", "42"])
 def test_a_file_that_is_not_a_mapping_is_one_sentence_that_names_it(
     tmp_path: Path, text: str
