@@ -261,6 +261,10 @@ class TrainParams(Section):
     label_smoothing: float = Field(
         ge=0, lt=1, description="share of the target probability that is spread over all labels"
     )
+    balance: bool = Field(
+        description="whether an epoch has equally many clips of every class: those of a small class"
+        " repeatedly, those of a large class only in part; raises the recall of small classes"
+    )
     augment: AugmentParams | None = Field(
         description="augmentation of the training clips; null: none"
     )

@@ -32,7 +32,18 @@ TEXT_COLUMNS = frozenset(
 """Columns that hold text. An empty cell in one of them is an empty string."""
 
 INTEGER_COLUMNS = frozenset(
-    {"channels", "clips", "epoch", "fold", "sample_rate", "seed", "trial", "window"}
+    {
+        "channels",
+        "clips",
+        "epoch",
+        "fold",
+        "recordings",
+        "recordings_in_all",
+        "sample_rate",
+        "seed",
+        "trial",
+        "window",
+    }
 )
 """Columns that hold whole numbers and are never empty."""
 

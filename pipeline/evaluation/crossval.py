@@ -10,7 +10,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from pipeline import paths
 from pipeline.params import CrossvalParams, TrainParams
 from pipeline.sound.features import FeatureSpec
-from pipeline.tracking import provenance, store
+from pipeline.tracking import provenance, runs, store
 from pipeline.training import folds
 
 
@@ -28,7 +28,7 @@ def log(
     card: dict[str, Any],
     train: TrainParams,
     crossval: CrossvalParams,
-    figures: dict[str, float],
+    figures: dict[str, Any],
     units: list[folds.Unit],
     results: list[dict[str, Any]],
 ) -> None:
@@ -64,7 +64,8 @@ def log(
     name = f"crossval {train.network} on {card['name']}"
     with store.run(experiment_id, name, tags) as parent:
         mlflow.log_params(store.flatten(logged))
-        mlflow.log_metrics(figures)
+        mlflow.log_metrics(runs.numbers(figures))
+        mlflow.set_tag(runs.WORST_CLASS, figures["worst_class"])
         for file in (
             paths.CROSSVAL_FOLDS,
             paths.CROSSVAL_CLASSES,

@@ -2,6 +2,7 @@
 
 from math import sqrt
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ def test_figures(
     labels: list[str],
     settings: EvaluateParams,
     temperature: float,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Compute the figures of the test fold, as ``reports/metrics.json`` holds them.
 
     Parameters
@@ -58,7 +59,7 @@ def test_figures(
 
 def crossval_figures(
     predictions: pd.DataFrame, scores: pd.DataFrame, labels: list[str], settings: EvaluateParams
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Compute the figures of a cross-validation, as ``reports/crossval.json`` holds them.
 
     Parameters
@@ -74,8 +75,9 @@ def crossval_figures(
     -------
     dict
         ``accuracy`` (mean over the seeds) with the bounds and the level of its interval,
-        ``std_over_folds``, ``std_over_seeds`` if there are several seeds, ``macro_f1``, and the
-        numbers of ``clips``, ``seeds``, ``cpu_seconds_per_unit`` and ``parameters``.
+        ``std_over_folds``, ``std_over_seeds`` if there are several seeds, what
+        :func:`class_figures` returns, and the numbers of ``clips``, ``recordings``, ``seeds``,
+        ``cpu_seconds_per_unit`` and ``parameters``.
     """
     right = predictions["label"] == predictions["predicted"]
     low, high = interval(right.to_numpy(), predictions["recording"].to_numpy(), settings)
@@ -88,8 +90,9 @@ def crossval_figures(
         "std_over_folds": float(scores.groupby("fold")["accuracy"].mean().std(ddof=1)),
         # with one seed the spread is unknown, which is not the same as zero
         **({"std_over_seeds": float(seeds.std(ddof=1))} if len(seeds) > 1 else {}),
-        "macro_f1": float(per_class(predictions, labels)["f1"].mean()),
+        **class_figures(per_class(predictions, labels)),
         "clips": int(scores.groupby("seed")["clips"].sum().iloc[0]),
+        "recordings": int(predictions["recording"].nunique()),
         "seeds": len(seeds),
         "cpu_seconds_per_unit": float(scores["cpu_seconds"].mean()),
         "parameters": int(scores["parameters"].iloc[0]),
@@ -98,7 +101,7 @@ def crossval_figures(
 
 def main_figures(
     predictions: pd.DataFrame, labels: list[str], settings: EvaluateParams
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Compute the main figures of a set of predictions.
 
     Parameters
@@ -111,18 +114,17 @@ def main_figures(
     Returns
     -------
     dict
-        ``accuracy`` with the bounds and the level of its interval, ``macro_f1`` over the labels
-        that occur, ``log_loss`` in nats, and the number of ``clips`` and ``recordings``.
+        ``accuracy`` with the bounds and the level of its interval, what :func:`class_figures`
+        returns, ``log_loss`` in nats, and the number of ``clips`` and ``recordings``.
     """
     right = (predictions["label"] == predictions["predicted"]).to_numpy()
     low, high = interval(right, predictions["recording"].to_numpy(), settings)
-    classes = per_class(predictions, labels)
     return {
         "accuracy": float(right.mean()),
         "accuracy_low": low,
         "accuracy_high": high,
         "accuracy_confidence": settings.confidence,
-        "macro_f1": float(classes.loc[classes["clips"] > 0, "f1"].mean()),
+        **class_figures(per_class(predictions, labels)),
         "log_loss": log_loss(predictions, labels),
         "clips": len(predictions),
         "recordings": int(predictions["recording"].nunique()),
@@ -210,20 +212,69 @@ def _score_interval(
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def per_class(predictions: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
-    """Compute precision, recall and F1 of each label.
+def class_figures(classes: pd.DataFrame) -> dict[str, Any]:
+    """Compute the figures in which every class counts alike, however few clips it has.
+
+    Parameters
+    ----------
+    classes : DataFrame
+        From :func:`per_class`. Labels without clips are left out.
+
+    Returns
+    -------
+    dict
+        ``balanced_accuracy``, the mean of the recalls (Brodersen et al., "The balanced accuracy and
+        its posterior distribution", ICPR 2010); ``worst_recall``, the lowest of them, and
+        ``worst_class``, its label; and ``macro_f1``.
+    """
+    tested = classes[classes["clips"] > 0]
+    worst = tested.sort_values("recall", kind="stable").iloc[0]
+    return {
+        "balanced_accuracy": float(tested["recall"].mean()),
+        "worst_recall": float(worst["recall"]),
+        "worst_class": str(worst["label"]),
+        "macro_f1": float(tested["f1"].mean()),
+    }
+
+
+def per_class(
+    predictions: pd.DataFrame, labels: list[str], everything: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Compute precision, recall and F1 of each label, and count its clips and recordings.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        ``label``, ``predicted`` and ``recording`` of each clip.
+    labels : list of str
+    everything : DataFrame, optional
+        ``label`` and ``recording`` of all clips of the dataset; if left out, the predictions are
+        for all of them.
 
     Returns
     -------
     DataFrame
-        Columns ``label``, ``precision``, ``recall``, ``f1``, ``clips``. A score that would
-        divide by zero is 0.
+        Columns ``label``, ``precision``, ``recall``, ``f1``, ``clips`` and ``recordings`` of the
+        predictions, and ``recordings_in_all``. A score that would divide by zero is 0.
     """
     precision, recall, f1, clips = precision_recall_fscore_support(
         predictions["label"], predictions["predicted"], labels=labels, zero_division=0.0
     )
+
+    def recordings(clips: pd.DataFrame) -> np.ndarray:
+        counts = clips.groupby("label")["recording"].nunique()
+        return counts.reindex(labels, fill_value=0).to_numpy()
+
     return pd.DataFrame(
-        {"label": labels, "precision": precision, "recall": recall, "f1": f1, "clips": clips}
+        {
+            "label": labels,
+            "precision": precision,
+            "recall": recall,
+            "f1": f1,
+            "clips": clips,
+            "recordings": recordings(predictions),
+            "recordings_in_all": recordings(predictions if everything is None else everything),
+        }
     )
 
 

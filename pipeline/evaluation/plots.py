@@ -86,8 +86,7 @@ def per_class(scores: pd.DataFrame) -> "Figure":
     Parameters
     ----------
     scores : DataFrame
-        One row per label, in the model's order: ``label``, ``precision``, ``recall``, ``f1`` and
-        ``clips``.
+        From :func:`pipeline.evaluation.metrics.per_class`. A label without clips has no marks.
 
     Returns
     -------
@@ -99,11 +98,18 @@ def per_class(scores: pd.DataFrame) -> "Figure":
     picture = drawing.figure(drawing.HALF_WIDTH, 1.6 + 0.34 * len(scores))
     axes = picture.subplots()
     rows = np.arange(len(scores))
-    axes.hlines(rows, scores["precision"], scores["recall"], color=drawing.LINE, lw=3, zorder=1)
-    axes.scatter(scores["precision"], rows, 70, facecolors="none", edgecolors=colours, linewidths=2)
-    axes.scatter(scores["recall"], rows, 42, color=colours, marker="D")
-    axes.set_yticks(rows, [f"{drawing.readable(r.label)} ({r.clips})" for r in scores.itertuples()])
-    axes.set(xlim=(-0.03, 1.03), xlabel="precision and recall (number of test clips in brackets)")
+    precision = scores["precision"].where(scores["clips"] > 0)
+    recall = scores["recall"].where(scores["clips"] > 0)
+    axes.hlines(rows, precision, recall, color=drawing.LINE, lw=3, zorder=1)
+    axes.scatter(precision, rows, 70, facecolors="none", edgecolors=colours, linewidths=2)
+    axes.scatter(recall, rows, 42, color=colours, marker="D")
+    axes.set_yticks(rows, [drawing.readable(label) for label in scores["label"]])
+    counts = axes.secondary_yaxis("right")
+    counts.set_yticks(rows, [f"{r.recordings} / {r.clips}" for r in scores.itertuples()])
+    counts.tick_params(length=0)
+    counts.spines["right"].set_visible(False)
+    counts.set_ylabel("recordings / clips", color=drawing.SOFT)
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.6, len(scores) - 0.4), xlabel="precision and recall")
     axes.xaxis.set_major_formatter("{x:.0%}")
     axes.grid(visible=False, axis="y")
     # grey keys, because each mark has the colour of its class

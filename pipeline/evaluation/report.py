@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import drawing, paths, tables
+from pipeline import drawing, evidence, paths, tables
 from pipeline.errors import UserError
 from pipeline.evaluation import metrics, players, plots, published, search_plots, templating
 from pipeline.tracking import runs, store
@@ -63,12 +63,15 @@ def write(record: runs.Record, run_id: str) -> float:
     card = tables.read_json(paths.DATASET)
     clips = tables.read(paths.CLIPS)
     predictions = tables.read(paths.PREDICTIONS)
+    figures = runs.figures(record)
+    classes = tables.read(paths.PER_CLASS)
     page = templating.render(
         "report.html",
         card=card,
         record=record,
         run_id=run_id,
-        figures=runs.figures(record),
+        figures=figures,
+        remarks=evidence.remarks(figures, classes, most=len(classes)),
         registration=registration(run_id),
         sides=sides(clips, record.tags),
         comparison=comparison(card, clips),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ class Scored:
     classes: pd.DataFrame
     bins: pd.DataFrame
     trade_off: pd.DataFrame
-    figures: dict[str, float]
+    figures: dict[str, Any]
 
 
 def predictor(features: Features, spec: FeatureSpec) -> Predict:
@@ -86,7 +87,7 @@ def score(
     validation = by_clip(index.iloc[folds.validation], predict(folds.validation), labels)
     return Scored(
         predictions,
-        metrics.per_class(predictions, labels),
+        metrics.per_class(predictions, labels, index),
         metrics.reliability(predictions, labels),
         metrics.trade_off(predictions, labels),
         metrics.test_figures(predictions, uncalibrated, validation, labels, settings, temperature),

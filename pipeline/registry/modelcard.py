@@ -12,6 +12,8 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from pipeline import evidence
+
 LONGEST = 5000
 """Maximum length of a version's description in MLflow's schema, in characters."""
 
@@ -34,10 +36,11 @@ class Facts:
     """Tags of the training run: folds and lineage."""
     dataset: Mapping[str, Any]
     """Content of ``data/dataset.json``."""
-    metrics: Mapping[str, float]
-    """Metrics on the test fold."""
+    metrics: Mapping[str, Any]
+    """Figures of the test fold."""
     classes: pd.DataFrame
-    """Columns ``label``, ``precision``, ``recall``, ``f1``, ``clips``."""
+    """Columns ``label``, ``precision``, ``recall``, ``f1``, ``clips``, ``recordings`` and
+    ``recordings_in_all``."""
     predictions: pd.DataFrame
     """Columns ``path``, ``label``, ``predicted`` and ``p_<label>``."""
     decision: str
@@ -74,7 +77,8 @@ def brief(facts: Facts) -> str:
     str
         Markdown of at most 5,000 characters.
     """
-    worst = facts.classes.sort_values(["recall", "label"]).head(BRIEF_CLASSES)
+    tested = facts.classes[facts.classes["clips"] > 0]
+    worst = tested.sort_values(["recall", "label"]).head(BRIEF_CLASSES)
     text = _spaced(_fill(facts, worst, brief=True))
     sections = re.split("^(?=## )", text, flags=re.MULTILINE)
     end = "\nThe run's artifact `model_card.md` has all classes, the features and the lineage.\n"
@@ -131,6 +135,11 @@ def _fill(facts: Facts, classes: pd.DataFrame, *, brief: bool) -> str:
                 "kind": network if ensemble == 1 else f"{ensemble} {network} networks averaged",
                 "features": features,
                 "classes": classes.to_dict("records"),
+                "by_class": evidence.by_class(facts.metrics),
+                "tested": evidence.tested(facts.metrics),
+                "remarks": evidence.remarks(
+                    facts.metrics, facts.classes, most=evidence.NAMED if brief else len(classes)
+                ),
                 "confusions": confusions(facts.predictions).to_dict("records"),
                 "lineage": lineage,
             }

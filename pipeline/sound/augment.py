@@ -40,6 +40,7 @@ def examples(
     spec: FeatureSpec,
     params: AugmentParams,
     rng: np.random.Generator,
+    partners: NDArray[np.intp] | None = None,
 ) -> tuple[Floats, Floats]:
     """Make one augmented example of each of the given training clips.
 
@@ -54,12 +55,14 @@ def examples(
     targets : array, shape (clips, classes), float32
         One-hot.
     rows : array, shape (examples,), int
-        Clips to augment. Any other clip may be mixed in.
+        Clips to augment.
     spec : FeatureSpec
         What the features were extracted with.
     params : AugmentParams
     rng : Generator
         The same state gives the same examples.
+    partners : array, shape (partners,), int, optional
+        Clips that may be mixed in, each as often as it is listed; all clips if left out.
 
     Returns
     -------
@@ -68,10 +71,11 @@ def examples(
     targets : array, shape (examples, classes), float32
         Mixtures have the labels of both clips in proportion.
     """
+    partners = np.arange(len(clips)) if partners is None else partners
     features = np.empty((len(rows), *clips.shape[1:]), np.float32)
     labels = np.empty((len(rows), targets.shape[1]), np.float32)
     for place, row in enumerate(rows):
-        features[place], labels[place] = _example(clips, targets, row, spec, params, rng)
+        features[place], labels[place] = _example(clips, targets, row, spec, params, rng, partners)
     return features, labels
 
 
@@ -82,6 +86,7 @@ def _example(
     spec: FeatureSpec,
     params: AugmentParams,
     rng: np.random.Generator,
+    partners: NDArray[np.intp],
 ) -> tuple[Floats, Floats]:
     target = targets[row]
     if spec.kind == "mfcc":
@@ -89,7 +94,7 @@ def _example(
         return _masked(clip, 1, params.time_mask, clip.mean(axis=1), rng), target
     power = _varied_power(clips[row], spec.centres, params, rng)
     if rng.random() < params.mix:
-        other = rng.integers(len(clips))
+        other = partners[rng.integers(len(partners))]
         share = np.float32(rng.uniform(0.01, 0.99))
         # a share of one half means equal loudness; shares are of amplitude (Tokozume et al., 2018)
         power += ((1 - share) / share) ** 2 * _varied_power(clips[other], spec.centres, params, rng)

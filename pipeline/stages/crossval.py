@@ -9,7 +9,9 @@ kept, so a cross-validation that was stopped continues. The figures are written 
 ``reports/crossval.json``.
 """
 
-from pipeline import drawing, params, paths, tables
+from typing import Any
+
+from pipeline import drawing, evidence, params, paths, tables
 from pipeline.evaluation import crossval, metrics, plots
 from pipeline.training import folds
 
@@ -35,17 +37,19 @@ def main() -> str:
     title = f"{figures['accuracy']:.1%} over {len(card['folds'])} folds and {seeds}"
     drawing.save(plots.confusion(matrix, labels, title), paths.CROSSVAL_CONFUSION)
     crossval.log(card, settings.train, settings.crossval, figures, units, results)
-    return _line(figures, seeds, f"{missing} of {len(units)} units trained now")
+    first = _line(figures, seeds, f"{missing} of {len(units)} units trained now")
+    return evidence.lines(first, evidence.remarks(figures, classes, all_folds=True))
 
 
-def _line(figures: dict[str, float], seeds: str, trained: str) -> str:
+def _line(figures: dict[str, Any], seeds: str, trained: str) -> str:
     over_seeds = (
         f" and ± {figures['std_over_seeds']:.1%} over {seeds}"
         if "std_over_seeds" in figures
         else ""
     )
     return (
-        f"accuracy {figures['accuracy']:.1%} ({figures['accuracy_low']:.1%} to"
-        f" {figures['accuracy_high']:.1%}), ± {figures['std_over_folds']:.1%} over"
-        f" folds{over_seeds}; {trained}"
+        f"accuracy {figures['accuracy']:.1%} on {evidence.tested(figures)}"
+        f" ({figures['accuracy_low']:.1%} to {figures['accuracy_high']:.1%}),"
+        f" ± {figures['std_over_folds']:.1%} over folds{over_seeds};"
+        f" {evidence.by_class(figures)}; {trained}"
     )

@@ -6,7 +6,7 @@ The figures are written to ``reports/metrics.json``, with the predictions, table
 beside them. All of it is added to the MLflow run of the training.
 """
 
-from pipeline import params, paths, tables
+from pipeline import evidence, params, paths, tables
 from pipeline.data import split
 from pipeline.data.feature_store import read as read_features
 from pipeline.evaluation import scoring
@@ -38,9 +38,10 @@ def main() -> str:
 
 def _line(scored: scoring.Scored, fold: int) -> str:
     figures = scored.figures
-    return (
-        f"accuracy {figures['accuracy']:.1%} on {len(scored.predictions)} clips of test fold {fold}"
+    first = (
+        f"accuracy {figures['accuracy']:.1%} on {evidence.tested(figures)} of test fold {fold}"
         f" ({figures['accuracy_confidence']:.0%} interval {figures['accuracy_low']:.1%} to"
-        f" {figures['accuracy_high']:.1%}), macro F1 {figures['macro_f1']:.3f}, calibration error"
-        f" {figures['calibration_error']:.3f}"
+        f" {figures['accuracy_high']:.1%}), {evidence.by_class(figures)},"
+        f" calibration error {figures['calibration_error']:.3f}"
     )
+    return evidence.lines(first, evidence.remarks(figures, scored.classes))

@@ -6,9 +6,10 @@ Run the stages first.
 """
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from pipeline import paths, tables
+from pipeline import evidence, paths, tables
 
 
 def main() -> str:
@@ -27,8 +28,11 @@ def main() -> str:
         "test accuracy",
         f"[bold]{figures['accuracy']:.1%}[/bold]"
         f" ({figures['accuracy_low']:.1%} to {figures['accuracy_high']:.1%},"
-        f" {figures['clips']} clips)",
+        f" {evidence.tested(figures)})",
     )
+    table.add_row("by class", escape(evidence.by_class(figures)))
+    if remarks := evidence.remarks(figures, tables.read(paths.PER_CLASS)):
+        table.add_row("note", escape(" ".join(remarks)))
     table.add_row(
         "model",
         f"{version['name']} version {version['version']},"

@@ -53,6 +53,9 @@ REPORTS = (
 MODEL_HASH = "model_sha256"
 """Tag of runs and versions that identifies the model: a hash of its weights and feature spec."""
 
+WORST_CLASS = "worst_class"
+"""Name of the class with the lowest recall among the figures, which MLflow keeps as a tag."""
+
 TEST_PREFIX = "test_"
 """Prefix of the metrics of a run, and of the tags of a version, that come from the evaluation."""
 
@@ -293,8 +296,8 @@ def log_evaluation(client: MlflowClient, run_id: str) -> None:
     client : MlflowClient
     run_id : str
     """
-    measured = numbers(tables.read_json(paths.METRICS))
-    metrics = {f"{TEST_PREFIX}{key}": value for key, value in measured.items()}
+    measured = tables.read_json(paths.METRICS)
+    metrics = {f"{TEST_PREFIX}{key}": value for key, value in numbers(measured).items()}
     logged = client.get_run(run_id).data.metrics
     files = {entry.path for entry in client.list_artifacts(run_id)}
     if all(logged.get(key) == value for key, value in metrics.items()) and files.issuperset(
@@ -303,6 +306,8 @@ def log_evaluation(client: MlflowClient, run_id: str) -> None:
         return
     for file in REPORTS:
         client.log_artifact(run_id, str(file))
+    if WORST_CLASS in measured:
+        client.set_tag(run_id, f"{TEST_PREFIX}{WORST_CLASS}", measured[WORST_CLASS])
     # last, because they show that the rest is complete
     now = int(time.time() * 1000)
     client.log_batch(run_id, [Metric(key, value, now, 0) for key, value in metrics.items()])

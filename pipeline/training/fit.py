@@ -214,8 +214,37 @@ def _fit_one(
     return Fitted(network, history, history.iloc[best])
 
 
+def balanced(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw the clips of an epoch so that all classes are equally frequent.
+
+    Parameters
+    ----------
+    codes : array, shape (clips,), int
+        The class of each clip.
+    rng : Generator
+        The same state gives the same clips.
+
+    Returns
+    -------
+    array, shape (clips,), int
+        Row numbers, in random order. The numbers of rows of two classes differ by at most one, and
+        so do those of two clips of one class.
+    """
+    shares = np.resize(rng.permutation(np.unique(codes)), codes.size)
+    rows = np.empty(codes.size, np.intp)
+    for code in np.unique(codes):
+        places, own = np.flatnonzero(shares == code), np.flatnonzero(codes == code)
+        rounds = math.ceil(places.size / own.size)
+        drawn = np.concatenate([rng.permutation(own) for _ in range(rounds)])
+        rows[places] = drawn[: places.size]
+    return rng.permutation(rows)
+
+
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no types
     """The training clips in batches: in a new order, and augmented differently, in every epoch.
+
+    With ``balance``, an epoch has as many clips as without, but those of a small class several
+    times and those of a large class only in part.
 
     Every batch has its own random stream, so it does not matter which thread makes it, or when.
 
@@ -223,7 +252,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
     ----------
     data : Data
     params : TrainParams
-        Only ``seed``, ``batch_size`` and ``augment`` are read.
+        Only ``seed``, ``batch_size``, ``balance`` and ``augment`` are read.
     """
 
     def __init__(self, data: Data, params: TrainParams) -> None:
@@ -240,19 +269,25 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
         """Return one batch: features and targets."""
         size = self._params.batch_size
         seed, epoch = self._params.seed, self._epoch
-        order = random_stream(seed, "shuffle", epoch).permutation(len(self._clips))
+        order = self._order(random_stream(seed, "shuffle", epoch))
         rows = order[batch * size : (batch + 1) * size]
         clips, targets = self._clips[rows], self._targets[rows]
         if self._params.augment:
             rng = random_stream(seed, "augment", epoch, batch)
+            partners = order if self._params.balance else None
             clips, targets = augment.examples(
-                self._clips, self._targets, rows, self._spec, self._params.augment, rng
+                self._clips, self._targets, rows, self._spec, self._params.augment, rng, partners
             )
         return network_input(clips, self._spec), targets
 
     def on_epoch_end(self) -> None:
         """Switch to the next epoch."""
         self._epoch += 1
+
+    def _order(self, rng: np.random.Generator) -> np.ndarray:
+        if self._params.balance:
+            return balanced(self._targets.argmax(axis=1), rng)
+        return rng.permutation(len(self._clips))
 
 
 class _Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types

@@ -1,11 +1,15 @@
 """What any trained network has to do, whatever its accuracy on a dataset."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline import params
@@ -240,3 +244,49 @@ def test_an_ensembles_figures_are_those_of_the_average(
     fitted.model.save(tmp_path / "model.keras")
     keras.saving.load_model(tmp_path / "model.keras")
     assert not [warning for warning in recwarn if "optimizer" in str(warning.message)]
+
+
+@given(
+    counts=st.lists(st.integers(0, 40), min_size=1, max_size=6).filter(any),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(deadline=None, max_examples=50)
+def test_a_balanced_epoch_has_equally_many_clips_of_every_class(
+    counts: list[int], seed: int
+) -> None:
+    codes = np.repeat(np.arange(len(counts)), counts)
+    rows = fit.balanced(codes, np.random.default_rng(seed))
+    assert len(rows) == len(codes)
+    drawn = np.bincount(codes[rows], minlength=len(counts))[np.array(counts) > 0]
+    assert drawn.max() - drawn.min() <= 1
+    for code in np.unique(codes):
+        uses = np.bincount(rows, minlength=len(codes))[codes == code]
+        assert uses.max() - uses.min() <= 1
+
+
+def batches_of(targets: np.ndarray, **train: Any) -> list[np.ndarray]:
+    """Return the targets of one epoch's batches for clips with these targets."""
+    clips = np.random.default_rng(0).uniform(-60, 0, (len(targets), *SPEC.shape))
+    example = clips.astype(np.float32), targets
+    spec = SPEC.with_statistics(*features.statistics(example[0], np.arange(len(targets))))
+    chosen = params.with_values(SETTINGS.train, {"batch_size": 10, "augment.mix": 1.0, **train})
+    batches = fit.Batches(fit.Data(example, example, spec), chosen)
+    return [batches[number][1] for number in range(len(batches))]
+
+
+def test_balance_also_holds_for_the_clips_that_are_mixed_in() -> None:
+    targets = np.eye(2, dtype=np.float32)[[0] * 95 + [1] * 5]
+    plain, balanced = (
+        np.concatenate(batches_of(targets, balance=balance)).mean(axis=0)
+        for balance in (False, True)
+    )
+    assert plain[1] < 0.15
+    assert balanced[1] == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_class_without_validation_clips_trains_and_chooses_an_epoch() -> None:
+    array, index, split = dataset()
+    missing = split.validation[(index.loc[split.validation, "label"] != LABELS[0]).to_numpy()]
+    data = fit.prepare(array, index, SPEC, replace(split, validation=missing), LABELS)
+    short = params.with_values(TRAIN, {"epochs": 2, "balance": True})
+    assert np.isfinite(fit.fit(data, short, "test").best["val_log_loss"])

@@ -46,6 +46,30 @@ def test_figures_of_known_predictions() -> None:
     assert figures["accuracy_low"] < 0.75 < figures["accuracy_high"]
 
 
+def test_balanced_accuracy_and_the_lowest_recall_show_a_class_that_is_never_found() -> None:
+    clips = pd.DataFrame(
+        {
+            "label": ["bark"] * 200 + ["horn"] * 5,
+            "predicted": "bark",
+            "recording": [*range(200), 1000, 1000, 1001, 1001, 1001],
+        }
+    )
+    everything = pd.DataFrame({"label": ["horn"] * 9, "recording": range(9)})
+    classes = metrics.per_class(clips, LABELS, everything)
+    assert classes["recordings"].tolist() == [200, 2, 0]
+    assert classes["recordings_in_all"].tolist() == [0, 9, 0]
+    figures = metrics.class_figures(classes)
+    # siren does not occur, so it does not count
+    assert figures["balanced_accuracy"] == 0.5
+    assert (figures["worst_recall"], figures["worst_class"]) == (0, "horn")
+
+
+def test_with_one_class_in_the_test_fold_balanced_accuracy_is_its_recall() -> None:
+    figures = metrics.main_figures(predictions([True, True, False, True]), LABELS, SETTINGS)
+    assert figures["balanced_accuracy"] == figures["worst_recall"] == figures["accuracy"] == 0.75
+    assert figures["worst_class"] == "bark"
+
+
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     hits = 0
@@ -148,6 +172,8 @@ def test_figures_of_a_cross_validation_are_means_over_seeds_and_folds(seeds: int
     figures = metrics.crossval_figures(clips, units, LABELS, SETTINGS)
     assert figures["accuracy"] == (0.75 if seeds == 1 else 0.625)
     assert (figures["clips"], figures["seeds"], figures["parameters"]) == (4, seeds, 9)
+    assert (figures["recordings"], figures["worst_class"]) == (4, "bark")
+    assert figures["balanced_accuracy"] == figures["accuracy"]
     assert ("std_over_seeds" in figures) == (seeds == 2)
     of_folds = [1.0, 0.5] if seeds == 1 else [0.75, 0.5]
     assert figures["std_over_folds"] == pytest.approx(np.std(of_folds, ddof=1))

@@ -22,6 +22,8 @@ CLASSES = pd.DataFrame(
         "recall": [0.5, 0.0],
         "f1": [0.4, 0.0],
         "clips": [2, 2],
+        "recordings": [2, 1],
+        "recordings_in_all": [20, 20],
     }
 )
 FACTS = Facts(
@@ -63,6 +65,9 @@ FACTS = Facts(
         "accuracy_low": 0.1,
         "accuracy_high": 0.4,
         "accuracy_confidence": 0.9,
+        "balanced_accuracy": 0.3,
+        "worst_recall": 0.0,
+        "worst_class": "siren|horn",
         "macro_f1": 0.2,
         "log_loss": 1.234,
         "clips": 4,
@@ -99,9 +104,12 @@ def test_the_card_has_purpose_data_metrics_cost_and_decision() -> None:
         "Trained on folds 3,4, epoch chosen on fold 2, tested on fold 1",
         "Quote figures from cross-validation",
         "kind logmel",
-        "| 25.0% | 10.0% to 40.0% | 0.200 | 1.234 | 4 | 3 |",
+        "accuracy 25.0% (10.0% to 40.0%) on 4 clips from 3 recordings of test fold 1,"
+        " balanced accuracy 30.0%, lowest recall 0.0% (siren|horn). The interval is wide because"
+        " the 4 clips come from only 3 recordings. No class has 4 test recordings",
+        "| 25.0% | 10.0% to 40.0% | 30.0% | 0.0% (siren\\|horn) | 0.200 | 1.234 | 4 | 3 |",
         "90% interval",
-        "| drilling | 0.333 | 0.500 | 0.400 | 2 |",
+        "| drilling | 0.333 | 0.500 | 0.400 | 2 | 2 |",
         "61 s (100 s of CPU) on Linux x86_64, a processor, 2 cores",
         "100,698 parameters",
         "trial 5 of study abc",
@@ -130,7 +138,7 @@ def test_confusions_are_sorted_by_frequency_with_the_most_certain_mistake() -> N
 
 def test_a_label_with_a_bar_does_not_break_the_table() -> None:
     rows = [line for line in modelcard.render(FACTS).splitlines() if line.startswith("| siren")]
-    assert rows[0] == "| siren\\|horn | 0.000 | 0.000 | 0.000 | 2 |"
+    assert rows[0] == "| siren\\|horn | 0.000 | 0.000 | 0.000 | 2 | 1 |"
 
 
 def test_a_model_without_mistakes_has_a_card_that_says_so() -> None:

@@ -59,7 +59,8 @@ def workspace(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         tables.write(paths.CLIPS, PREDICTIONS[["path", "label", "fold", "recording"]])
         tables.write(paths.REJECTED, pd.DataFrame({"path": ["007/x.wav"], "reason": ["042"]}))
         classes = pd.DataFrame({"label": LABELS, "precision": 0.5, "recall": 0.5, "f1": 0.5})
-        tables.write(paths.PER_CLASS, classes.assign(clips=4))
+        counted = classes.assign(clips=4, recordings=4, recordings_in_all=4)
+        tables.write(paths.PER_CLASS, counted)
         counts = {"clips": 8, "recordings": 8}
         tables.write_json(
             paths.DATASET, {"title": "T", "license": "L", "labels": LABELS, "rejected": 1, **counts}
@@ -67,7 +68,8 @@ def workspace(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         tables.write_json(
             paths.METRICS,
             {"accuracy": 0.5, "accuracy_low": 0.2, "accuracy_high": 0.8, **counts}
-            | {"accuracy_confidence": 0.95, "macro_f1": 0.5, "log_loss": 0.7},
+            | {"accuracy_confidence": 0.95, "macro_f1": 0.5, "log_loss": 0.7}
+            | {"balanced_accuracy": 0.5, "worst_recall": 0.5, "worst_class": "007"},
         )
         client = store.connect()
         with store.run(store.experiment(client, "folder"), "train", RECORD.tags) as run_id:

@@ -104,7 +104,8 @@ def test_with_one_seed_no_spread_over_seeds_is_reported(scored: Repository, tmp_
     assert "std_over_seeds" not in figures
     assert "std_over_seeds" not in parent.data.metrics
     again = scored.copy(tmp_path / "again").ok("python -m pipeline crossval")
-    assert f"± {figures['std_over_folds']:.1%} over folds; 0 of 3 units trained now" in again
+    assert f"± {figures['std_over_folds']:.1%} over folds; balanced accuracy " in again
+    assert "; 0 of 3 units trained now" in again
 
 
 def test_the_interval_is_reported_with_its_confidence_level(scored: Repository) -> None:
