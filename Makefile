@@ -33,7 +33,8 @@ ui: $(BIN)/.installed ## open the MLflow UI on http://127.0.0.1:5000 (other port
 ## Serve
 
 package: $(BIN)/.installed ## export the champion to bundle/ (other version: VERSION=3)
-	python -m pipeline package $(if $(value VERSION),"$$VERSION") $(if $(value EXAMPLES),--examples)
+	python -m pipeline package $(if $(value VERSION),"$$VERSION") $(if $(value EXAMPLES),--examples) \
+		$(if $(value EXPECT),--expect "$$EXPECT")
 
 serve: PORT ?= 3000
 serve: package ## serve the champion on http://127.0.0.1:3000 (other port: PORT=3001)

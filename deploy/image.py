@@ -4,7 +4,9 @@ python -m deploy.image [--base IMAGE] [--pip-config FILE]
 """
 
 import argparse
+import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +23,9 @@ NAME = config.BUILD / "image.txt"
 """Contains the image's name with its tag."""
 
 SBOM = config.BUILD / "sbom.cdx.json"
+
+LONGEST_NAME = 32
+"""Maximum length of the model's name in a label; version and commit need up to 31 characters."""
 
 
 def main(base: str | None = None, pip_config: Path | None = None, *, cache: bool = True) -> str:
@@ -131,9 +136,30 @@ def commit() -> str:
 
 
 def version_label(card: dict[str, Any], revision: str) -> str:
-    """Return the label of a deployment: model version and commit, which determine the image."""
+    """Return the label of a deployment: model, version and commit, which determine the image."""
     sha, _, dirty = revision.partition("-")
-    return f"v{card['version']}-{sha[:12]}" + (f"-{dirty}" if dirty else "")
+    name = label_name(card["name"])
+    return f"{name}-v{card['version']}-{sha[:12]}" + (f"-{dirty}" if dirty else "")
+
+
+def label_name(model: str) -> str:
+    """Return the name of a registered model as labels can contain it, different for each model.
+
+    Image tags, BentoML and Elastic Beanstalk all take lower-case letters, digits and hyphens;
+    BentoML takes 63 characters for the whole label.
+
+    Examples
+    --------
+    >>> label_name("foley-classifier")
+    'foley-classifier'
+    >>> label_name("Birds & bees")
+    'birds-bees-1782c4d0'
+    """
+    plain = re.sub("[^a-z0-9]+", "-", model.lower()).strip("-")[:LONGEST_NAME].strip("-")
+    if plain == model:
+        return plain
+    digest = hashlib.sha256(model.encode()).hexdigest()[:8]
+    return f"{plain[: LONGEST_NAME - 9].strip('-')}-{digest}".strip("-")
 
 
 def labels(card: dict[str, Any], revision: str) -> dict[str, str]:

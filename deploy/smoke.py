@@ -113,8 +113,8 @@ def check(address: str, folder: Path = FOLDER, patience: float = 60.0) -> str:
             _compare(client, expected, folder)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
         raise UserError(f"{url} returned an invalid response: {error}.") from error
-    version, count = expected["model"]["version"], len(expected["clips"])
-    return f"{url} serves version {version} and predicts as expected on {count} clips"
+    served, count = "{name} version {version}".format(**expected["model"]), len(expected["clips"])
+    return f"{url} serves {served} and predicts as expected on {count} clips"
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -3,8 +3,9 @@
     DVC_REMOTE=s3://... [MLFLOW_TRACKING_URI=http://...] python -m deploy.team pull | push
 
 DVC's run cache keeps the outputs of every stage by the hash of their inputs, so a fresh runner only
-runs what nobody has run before. With the embedded store, the version number of the ``champion``
-becomes an output of the workflow step, because there is no server that could send a webhook.
+runs what nobody has run before. With the embedded store, the name of the registered ``model`` and
+the version number of its ``champion`` become outputs of the workflow step, because there is no
+server that could send a webhook.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import fsspec
 from deploy import config
 from pipeline import params, stage
 from pipeline.errors import UserError
-from pipeline.registry import champions
+from pipeline.registry import champions, names
 from pipeline.tracking import store
 
 STORE = (Path("mlflow.db"), Path("mlruns"))
@@ -37,14 +38,14 @@ def pull() -> str:
         return f"run cache fetched from {remote}; MLflow has a server"
     system, path = fsspec.core.url_to_fs(f"{remote}/mlflow.tar.gz")
     if not system.exists(path):
-        config.output(champion="")
+        config.output(champion="", model="")
         return f"run cache fetched from {remote}, which has no MLflow store yet"
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "mlflow.tar.gz"
         system.get_file(path, str(local))
         with tarfile.open(local) as archive:
             archive.extractall(".", filter="data")
-    config.output(champion=_champion())
+    _output_champion()
     return f"run cache and MLflow store fetched from {remote}"
 
 
@@ -65,13 +66,16 @@ def push() -> str:
                     archive.add(part)
         system.makedirs(system._parent(path), exist_ok=True)
         system.put_file(str(local), path)
-    config.output(champion=_champion())
+    _output_champion()
     return f"outputs and MLflow store pushed to {remote}"
 
 
-def _champion() -> str:
-    version = champions.champion(store.connect(), params.load().register_.name)
-    return str(version.version) if version else ""
+def _output_champion() -> None:
+    settings = params.load()
+    client = store.connect()
+    name = names.configured(client, settings)
+    version = champions.champion(client, name)
+    config.output(champion=str(version.version) if version else "", model=name)
 
 
 def _remote() -> str:

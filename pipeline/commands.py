@@ -93,6 +93,11 @@ def package(parser: Parser) -> None:
         help="publish a test clip of each label that the model recognised (default: yes, but no if"
         " the dataset is a folder of your own recordings)",
     )
+    parser.add_argument(
+        "--expect",
+        metavar="NAME",
+        help="stop unless this is the registered model that params.yaml names; deployments use it",
+    )
 
 
 def predict(parser: Parser) -> None:
@@ -146,7 +151,7 @@ GROUPS = {
         "register": Command("stages.register", "register the model and set its alias"),
     },
     "After the stages": {
-        "summary": Command("stages.summary", "print what the last run made", uses_mlflow=False),
+        "summary": Command("stages.summary", "print what the last run made"),
         "report": Command(
             "evaluation.report", "write a report about the last run as one page", uses_mlflow=False
         ),

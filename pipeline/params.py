@@ -394,8 +394,10 @@ class CrossvalParams(Section):
 class RegisterParams(Section):
     """How a model is registered, and when it becomes champion."""
 
-    name: str = Field(
-        min_length=1, pattern=r"^[^/:'\"`]+$", description="name of the registered model"
+    name: str | None = Field(
+        min_length=1,
+        pattern=r"^[^/:'\"`]+$",
+        description="name of the registered model; null: the dataset's name and `-classifier`",
     )
     significance: float = Field(
         gt=0,

@@ -139,8 +139,11 @@ def find(client: MlflowClient, name: str, wanted: str) -> ModelVersion:
             raise
     versions = client.search_model_versions(f"name = '{name}'")
     if not versions:
+        others = sorted(model.name for model in client.search_registered_models())
+        hint = f" It has {', '.join(others)}: dataset.name and register.name choose one."
         raise UserError(
             f"the registry at {store.address()} has no model {name}: run `make run` first."
+            f"{hint if others else ''}"
         )
     numbers = ", ".join(sorted((str(v.version) for v in versions), key=int))
     missing = f"version {wanted}" if wanted.isdigit() else f"version with the alias {wanted}"

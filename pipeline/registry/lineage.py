@@ -21,7 +21,7 @@ from mlflow.entities import Run
 
 from pipeline import params, paths, tables
 from pipeline.errors import UserError
-from pipeline.registry import champions, promote, references, versions
+from pipeline.registry import champions, names, promote, references, versions
 from pipeline.registry.references import ModelReference, ignoring_missing
 from pipeline.tracking import provenance, runs, store
 
@@ -67,8 +67,9 @@ def main(reference: str, as_json: bool = False, image: str | None = None) -> str
     UserError
         When the reference stands for no model in this store.
     """
-    name = params.load().register_.name
+    settings = params.load()
     client = store.connect()
+    name = names.configured(client, settings)
     models = references.resolve(client, name, reference)
     if image:
         tag_image(client, models, image)

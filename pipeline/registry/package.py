@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from pipeline import params, paths, tables
 from pipeline.errors import UserError
-from pipeline.registry import champions
+from pipeline.registry import champions, names, served
 from pipeline.serving import bundle, classifier, psi
 from pipeline.serving.classifier import Classifier
 from pipeline.sound import examples as example_clips
@@ -61,7 +61,9 @@ class TrainingFeatures:
     index: pd.DataFrame
 
 
-def main(wanted: str = champions.CHAMPION, publish: bool | None = None) -> str:
+def main(
+    wanted: str = champions.CHAMPION, publish: bool | None = None, expected: str | None = None
+) -> str:
     """Write the bundle of a model version.
 
     Parameters
@@ -71,6 +73,8 @@ def main(wanted: str = champions.CHAMPION, publish: bool | None = None) -> str:
     publish : bool, optional
         Whether the bundle has example clips. If left out, it has them unless the dataset is
         :data:`PRIVATE`.
+    expected : str, optional
+        Name of the registered model that a deployment was started for.
 
     Returns
     -------
@@ -80,10 +84,17 @@ def main(wanted: str = champions.CHAMPION, publish: bool | None = None) -> str:
     Raises
     ------
     UserError
-        If there is no such version, or if LiteRT and Keras differ.
+        If there is no such version, if LiteRT and Keras differ, or if ``params.yaml`` names another
+        registered model than the expected one.
     """
-    name = params.load().register_.name
+    settings = params.load()
     client = store.connect()
+    name = names.configured(client, settings)
+    if expected not in (None, name):
+        raise UserError(
+            f"{paths.PARAMS} names the registered model {name}, not {expected}: package a version"
+            f" of {name}, or change dataset.name or register.name."
+        )
     version = champions.find(client, name, wanted)
     with tempfile.TemporaryDirectory() as temporary:
         # the path of the model inside depends on how the version was registered
@@ -108,11 +119,9 @@ def main(wanted: str = champions.CHAMPION, publish: bool | None = None) -> str:
         examples=examples if publish else {},
     )
     size = sum(file.stat().st_size for file in paths.BUNDLE.rglob("*") if file.is_file())
+    begin, end = served.packaged(client, version)
     shipped = f"{len(examples)} example clips" if publish else "no example clips"
-    return (
-        f"{name} version {version.version} -> {paths.BUNDLE}/, {size / 1e6:.1f} MB, {shipped};"
-        f" {checked}"
-    )
+    return f"{begin} -> {paths.BUNDLE}/, {size / 1e6:.1f} MB, {shipped}; {checked}{end}"
 
 
 def fetch(source: str, folder: Path) -> str:
@@ -407,4 +416,4 @@ def _examples(version: ModelVersion, folder: Path, spec: FeatureSpec) -> dict[st
 
 def run(options: argparse.Namespace) -> str:
     """Run the command with its options."""
-    return main(options.version, options.examples)
+    return main(options.version, options.examples, options.expect)

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from pipeline import params
 from pipeline.errors import UserError
-from pipeline.registry import champions
+from pipeline.registry import champions, names
 from pipeline.tracking import store
 
 PROMOTED, REPLACED = "promoted", "replaced"
@@ -47,8 +47,9 @@ def main(wanted: str | None, reason: str) -> str:
             f"the reason has {len(reason):,} characters, and at most"
             f" {champions.LONGEST_REASON:,} can be stored: shorten it."
         )
-    name = params.load().register_.name
+    settings = params.load()
     client = store.connect()
+    name = names.configured(client, settings)
     if wanted is None:
         number = previous(client, name)
     else:

@@ -61,7 +61,7 @@ def resolve(client: MlflowClient, name: str, reference: str) -> list[ModelRefere
     if re.fullmatch("[0-9a-f]{32}", reference):
         with ignoring_missing():
             client.get_run(reference)
-            return [ModelReference(reference, version_of_run(client, reference))]
+            return [ModelReference(reference, version_of_run(client, reference, name))]
     else:
         with contextlib.suppress(UserError):
             version = champions.find(client, name, reference)
@@ -78,7 +78,7 @@ def resolve(client: MlflowClient, name: str, reference: str) -> list[ModelRefere
             f"no training run at {store.address()} was made from commit {commit}: name a version,"
             " an alias or a run."
         )
-    return [ModelReference(run_id, version_of_run(client, run_id)) for run_id in run_ids]
+    return [ModelReference(run_id, version_of_run(client, run_id, name)) for run_id in run_ids]
 
 
 @contextlib.contextmanager
@@ -102,10 +102,10 @@ def runs_of_commit(client: MlflowClient, commit: str) -> list[str]:
     return [run.info.run_id for run in found]
 
 
-def version_of_run(client: MlflowClient, run_id: str) -> ModelVersion | None:
-    """Find the version of a run's model, the latest if there are several."""
+def version_of_run(client: MlflowClient, run_id: str, name: str) -> ModelVersion | None:
+    """Find the latest version of a run's model, if possible of the registered model `name`."""
     found = client.search_model_versions(f"run_id = '{run_id}'")
-    return max(found, key=lambda version: int(version.version), default=None)
+    return max(found, key=lambda v: (v.name == name, int(v.version)), default=None)
 
 
 def model_of_card(client: MlflowClient, card: dict[str, Any]) -> ModelReference:
@@ -118,7 +118,8 @@ def model_of_card(client: MlflowClient, card: dict[str, Any]) -> ModelReference:
         version = client.get_model_version(card["name"], card["version"])
         if version.run_id == run_id:
             return ModelReference(run_id, version, card)
-    return ModelReference(run_id, version_of_run(client, run_id) if run_id else None, card)
+    version = version_of_run(client, run_id, card["name"]) if run_id else None
+    return ModelReference(run_id, version, card)
 
 
 def card_of_service(address: str) -> dict[str, Any]:

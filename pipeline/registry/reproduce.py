@@ -29,7 +29,7 @@ from ruamel.yaml import YAML
 
 from pipeline import params, paths, tables
 from pipeline.errors import UserError
-from pipeline.registry import champions, comparison
+from pipeline.registry import champions, comparison, names
 from pipeline.registry.comparison import Training
 from pipeline.tracking import failures, provenance, runs, store
 
@@ -58,8 +58,9 @@ def main(wanted: str, search: bool = False) -> str:
         When the version cannot be trained again (the sentence says what is missing), or gave
         another result.
     """
-    name = params.load().register_.name
+    settings = params.load()
     client = store.connect()
+    name = names.configured(client, settings)
     version = champions.find(client, name, wanted)
     run = training_run(client, version)
     commit = commit_of(run.data.tags)

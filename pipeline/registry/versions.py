@@ -95,6 +95,7 @@ def create(client: MlflowClient, name: str, run_id: str, record: runs.Record) ->
 
 def decide(
     client: MlflowClient,
+    name: str,
     champion: ModelVersion | None,
     record: runs.Record,
     settings: RegisterParams,
@@ -105,6 +106,8 @@ def decide(
     Parameters
     ----------
     client : MlflowClient
+    name : str
+        Name of the registered model.
     champion : ModelVersion or None
         The version to compare with.
     record : Record
@@ -124,7 +127,7 @@ def decide(
         When the two cannot be compared and ``register.on_incomparable`` is ``fail``.
     """
     if champion is None:
-        first = not champions.history(client, settings.name)
+        first = not champions.history(client, name)
         return Decision(
             True, f"{'first version: ' if first else ''}there was no champion to compare with"
         )
@@ -235,7 +238,7 @@ def give_alias(
         if champion == number:
             return decision
         other = client.get_model_version(name, champion) if champion else None
-        decision = decide(client, other, record, settings, candidate=version)
+        decision = decide(client, name, other, record, settings, candidate=version)
     champions.set_alias(client, name, CHALLENGER, number)
     return decision
 

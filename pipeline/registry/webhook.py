@@ -28,7 +28,7 @@ from mlflow.exceptions import MlflowException
 
 from pipeline import params
 from pipeline.errors import UserError
-from pipeline.registry import champions
+from pipeline.registry import champions, names
 from pipeline.tracking import store
 
 NAME = "champion"
@@ -58,7 +58,8 @@ class Receiver:
     """Receives MLflow's messages."""
 
     secret: str
-    model: str
+    models: tuple[str, ...]
+    """Names of the registered models whose champions are deployed."""
     dispatch: Dispatch
     clock: Callable[[], float] = time.time
     forwarded: dict[str, float] = field(default_factory=dict)
@@ -86,7 +87,7 @@ class Receiver:
         except RejectedError as error:
             return 401, f"rejected: {error}"
         try:
-            champion = new_champion(body, self.model)
+            champion = new_champion(body, self.models)
         except RejectedError as error:
             return 400, f"rejected: {error}"
         if champion is None:
@@ -137,8 +138,8 @@ def verify(headers: Mapping[str, str], body: bytes, secret: str, now: float) -> 
     return delivery
 
 
-def new_champion(body: bytes, model: str) -> dict[str, str] | None:
-    """Read which version of `model` became champion; None if the message is about something else.
+def new_champion(body: bytes, models: tuple[str, ...]) -> dict[str, str] | None:
+    """Read which version of which of `models` became champion; None for any other message.
 
     Raises
     ------
@@ -149,9 +150,10 @@ def new_champion(body: bytes, model: str) -> dict[str, str] | None:
         message = json.loads(body)
         event = f"{message['entity']}.{message['action']}"
         data = message["data"]
-        if (event, data.get("name"), data.get("alias")) != (EVENT, model, champions.CHAMPION):
+        name = data.get("name")
+        if name not in models or (event, data.get("alias")) != (EVENT, champions.CHAMPION):
             return None
-        return {"model": model, "version": str(data["version"])}
+        return {"model": name, "version": str(data["version"])}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise RejectedError("it is not a message of MLflow") from None
 
@@ -265,8 +267,13 @@ def serve(repository: str, host: str, port: int) -> str:
     token = required(TOKEN, "it needs write access to the repository's contents")
     secret = required(SECRET, "use the value with which the webhook was created")
     api = os.environ.get(API) or DEFAULT_API
-    receiver = Receiver(secret, params.load().register_.name, to_github(repository, token, api))
-    print(f"webhook: listening on {host}:{port}, for {repository}", flush=True)
+    models = names.possible(params.load())
+    receiver = Receiver(secret, models, to_github(repository, token, api))
+    print(
+        f"webhook: listening on {host}:{port} for new champions of {' or '.join(models)}, which"
+        f" {repository} deploys",
+        flush=True,
+    )
     uvicorn.run(application(receiver), host=host, port=port, log_level="warning")
     return "stopped"
 

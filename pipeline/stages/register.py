@@ -7,8 +7,8 @@ becomes a challenger. The ``register`` section of ``params.yaml`` says what coun
 """
 
 from pipeline import params, paths, tables
-from pipeline.registry import champions, versions
-from pipeline.tracking import runs, store
+from pipeline.registry import champions, names, served, versions
+from pipeline.tracking import provenance, runs, store
 
 
 def main() -> str:
@@ -20,10 +20,11 @@ def main() -> str:
         The stage's closing line.
     """
     settings = params.load()
-    name = settings.register_.name
     record = runs.read()
+    runs.figures(record)  # refuses those of another model
 
     client = store.connect()
+    name = names.resolve(client, settings.register_, record.tags[provenance.DATASET_NAME])
     run_id = runs.ensure(client, record)
     runs.log_evaluation(client, run_id)
     version = versions.registered(client, name, record)
@@ -33,7 +34,7 @@ def main() -> str:
         runs.log_evaluation(client, runs.get_undeleted(client, version.run_id).info.run_id)
     if version is None or versions.DECISION not in version.tags:
         champion = champions.champion(client, name)
-        decision = versions.decide(client, champion, record, settings.register_, version)
+        decision = versions.decide(client, name, champion, record, settings.register_, version)
         version = version or versions.create(client, name, run_id, record)
         decision = versions.give_alias(client, version, decision, record, settings.register_)
         tags = {versions.TABLE: decision.table, versions.AGAINST: decision.against or ""}
@@ -53,4 +54,8 @@ def main() -> str:
     }
     tables.write_json(paths.REGISTRATION, registration)
     state = "is already registered" if existed else "registered"
-    return f"{name} version {version.version} {state}, alias {', '.join(aliases) or 'none'}"
+    number = str(version.version)
+    return (
+        f"{name} version {number} {state}, alias {', '.join(aliases) or 'none'};"
+        f" {served.find(client, name, version).beside(number)}{served.kept_name(settings, name)}"
+    )

@@ -9,14 +9,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline import evidence, paths, tables
+from pipeline import evidence, params, paths, tables
+from pipeline.registry import served
+from pipeline.tracking import store
 
 
 def main() -> str:
     """Print the table; return the closing line."""
     card = tables.read_json(paths.DATASET)
     figures = tables.read_json(paths.METRICS)
-    version = tables.read_json(paths.REGISTRATION)
+    rows = served.rows(store.connect(), params.load())
     console = Console()
     table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_row(
@@ -33,13 +35,9 @@ def main() -> str:
     table.add_row("by class", escape(evidence.by_class(figures)))
     if remarks := evidence.remarks(figures, tables.read(paths.PER_CLASS)):
         table.add_row("note", escape(" ".join(remarks)))
-    table.add_row(
-        "model",
-        f"{version['name']} version {version['version']},"
-        f" alias {', '.join(version['aliases']) or 'none'}",
-    )
+    for title, text in rows:
+        table.add_row(title, escape(text))
     table.add_row("see the runs", "make ui")
-    table.add_row("try it", "make serve")
     table.add_row("another dataset", "dvc exp run -S dataset.name=esc10")
     table.add_row("your own sounds", "put them into sounds/, then -S dataset.name=folder")
     console.print()

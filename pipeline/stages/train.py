@@ -11,7 +11,7 @@ import mlflow
 from pipeline import params, paths, tables
 from pipeline.data import split
 from pipeline.data.feature_store import read as read_features
-from pipeline.tracking import failures, runs, store
+from pipeline.tracking import failures, provenance, runs, store
 from pipeline.training import final, fit
 from pipeline.training.trials import read_best
 
@@ -46,7 +46,10 @@ def main() -> str:
             final.save(trained, data)
             network = trained.fitted.model
             tags[runs.MODEL_HASH] = runs.model_hash(network)
-            record = runs.Record(run_id, card["name"], name, logged, trained.metrics, tags)
+            file_hash = provenance.sha256(paths.MODEL)
+            record = runs.Record(
+                run_id, card["name"], name, logged, trained.metrics, tags, file_hash
+            )
             record.write()
             line = _line(trained, chosen.ensemble)
             runs.log_missing(client, run_id, record, network)

@@ -12,13 +12,16 @@ from ruamel.yaml import YAML
 
 from pipeline import cpus, paths
 
+DATASET_NAME = "dataset.name"
+"""Tag of runs and versions: name of the dataset."""
+
 LIBRARIES = ("keras", "librosa", "mlflow", "numpy", "optuna", "scipy", "soxr")
 
 
 def dataset_tags(card: dict[str, Any]) -> dict[str, str]:
     """Return the tags that identify the clips and their labels."""
     return {
-        "dataset.name": card["name"],
+        DATASET_NAME: card["name"],
         "dataset.sha256": card["sha256"],
         "labels.relabelled": str(card["relabelled"]),
         "labels.dropped": str(card["dropped"]),

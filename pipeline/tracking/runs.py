@@ -73,6 +73,8 @@ class Record:
     params: dict[str, Any]
     metrics: dict[str, float]
     tags: dict[str, str]
+    file_sha256: str = ""
+    """Hash of ``models/model.keras``; empty in records of earlier releases."""
 
     def write(self, path: Path = paths.RUN) -> None:
         """Write the record as JSON."""
@@ -100,7 +102,17 @@ def ensure(client: MlflowClient, record: Record) -> str:
     -------
     str
         The run's id in this store: the recorded one, unless the run was logged again.
+
+    Raises
+    ------
+    UserError
+        When the model's file is not the one that the training wrote.
     """
+    if record.file_sha256 not in ("", provenance.sha256(paths.MODEL)):
+        raise UserError(
+            f"{paths.MODEL} is not the file that the stage train wrote: restore it with"
+            f" `dvc checkout --force {paths.MODEL}`, or train again with `dvc repro --force train`."
+        )
     experiment_id = store.experiment(client, record.experiment)
     store.close_dead_runs(client, experiment_id)
     run = find(client, experiment_id, record)

@@ -25,7 +25,7 @@ from pipeline.registry.gate import Decision, IncomparableError
 from pipeline.registry.references import ModelReference
 from pipeline.tracking import store
 
-NAME = "sound-classifier"
+NAME = "foley-classifier"
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ CLASSES = pd.DataFrame(
     }
 )
 FACTS = Facts(
-    model="sound-classifier version 3",
+    model="foley-classifier version 3",
     params={
         "train.network": "cnn",
         "train.epochs": 30,
@@ -90,7 +90,7 @@ FACTS = Facts(
 def test_the_card_has_purpose_data_metrics_cost_and_decision() -> None:
     card = modelcard.render(FACTS)
     for text in (
-        "# sound-classifier version 3",
+        "# foley-classifier version 3",
         "Decision: version 3 is better.",
         "| **new** | 1 |",
         "| candidate | 25.0% | 10.0% to 40.0% (90%) |",

@@ -16,6 +16,7 @@ from pipeline.registry import lineage, versions
 from pipeline.tracking import runs, store
 
 SETTINGS = params.load(Path(__file__).parents[1] / "params.yaml").register_
+NAME = "folder-classifier"
 LABELS = ["007", "042"]
 PREDICTIONS = pd.DataFrame(
     {
@@ -75,10 +76,8 @@ def workspace(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         with store.run(store.experiment(client, "folder"), "train", RECORD.tags) as run_id:
             for file in (paths.PREDICTIONS, paths.CLIPS, paths.REJECTED):
                 mlflow.log_artifact(str(file))
-        client.create_registered_model(SETTINGS.name)
-        client.create_model_version(
-            SETTINGS.name, source=str(folder), run_id=run_id, tags=RECORD.tags
-        )
+        client.create_registered_model(NAME)
+        client.create_model_version(NAME, source=str(folder), run_id=run_id, tags=RECORD.tags)
     return folder
 
 
@@ -91,14 +90,14 @@ def client(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
 
 @pytest.fixture
 def version(client: MlflowClient) -> ModelVersion:
-    return client.get_model_version(SETTINGS.name, "1")
+    return client.get_model_version(NAME, "1")
 
 
 def test_labels_that_look_like_numbers_pass_the_gate_the_model_card_and_the_lineage(
     client: MlflowClient, version: ModelVersion
 ) -> None:
     assert versions.evaluated_version(client, version).labels == ("007", "042")
-    decision = versions.decide(client, version, RECORD, SETTINGS)
+    decision = versions.decide(client, NAME, version, RECORD, SETTINGS)
     assert "the candidate is not better: it is right on 50.0% of the 8" in decision.reason
     versions.describe(client, version, RECORD, decision.reason)
     (card,) = Path().rglob("model_card.md")
@@ -115,7 +114,7 @@ def test_labels_that_look_like_numbers_pass_the_gate_the_model_card_and_the_line
 def test_a_champion_of_other_clips_is_kept_or_replaced_as_the_setting_says(
     client: MlflowClient, version: ModelVersion, choice: str, promote: bool, outcome: str
 ) -> None:
-    decision = versions.decide(client, version, other_clips(), with_choice(choice))
+    decision = versions.decide(client, NAME, version, other_clips(), with_choice(choice))
     assert decision.promote is promote
     assert "version 1 was trained and tested on other clips" in decision.reason
     assert outcome in decision.reason
@@ -126,7 +125,7 @@ def test_a_champion_of_other_clips_ends_the_stage_if_the_setting_says_so(
     client: MlflowClient, version: ModelVersion
 ) -> None:
     with pytest.raises(UserError, match=r"set register\.on_incomparable to keep or replace"):
-        versions.decide(client, version, other_clips(), with_choice("fail"))
+        versions.decide(client, NAME, version, other_clips(), with_choice("fail"))
 
 
 def other_clips() -> runs.Record:

@@ -45,7 +45,7 @@ def github() -> GitHub:
 
 @pytest.fixture
 def receiver(github: GitHub) -> Receiver:
-    return Receiver(SECRET, "sounds", github, clock=lambda: NOW + 10)
+    return Receiver(SECRET, ("sounds",), github, clock=lambda: NOW + 10)
 
 
 def test_a_new_champion_is_forwarded(receiver: Receiver, github: GitHub) -> None:

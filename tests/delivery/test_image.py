@@ -87,7 +87,7 @@ def test_its_labels_name_the_commit_and_the_model(image: Image) -> None:
     assert config["Labels"]["org.opencontainers.image.revision"] == commit
     assert config["Labels"]["model.version"] == "7"
     assert config["Labels"]["model.run_id"] == "0" * 32
-    assert image.name == f"sound-classifier:v7-{commit[:12]}"
+    assert image.name == f"sound-classifier:sound-classifier-v7-{commit[:12]}"
 
 
 def test_its_health_check_requests_readyz(image: Image) -> None:

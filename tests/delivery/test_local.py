@@ -30,7 +30,7 @@ def address(archive: Path) -> Iterator[str]:
 
 def test_the_smoke_test_passes(address: str, image: Image) -> None:
     said = smoke.check(address, image.clone.folder / smoke.FOLDER)
-    assert "serves version 7 and predicts as expected on 5 clips" in said
+    assert "serves sound-classifier version 7 and predicts as expected on 5 clips" in said
 
 
 def test_nginx_lets_the_largest_allowed_file_through(address: str) -> None:

@@ -116,8 +116,8 @@ def check_nothing_is_lost(repository: Repository, client: MlflowClient, trained:
     (model,) = whole.outputs.model_outputs
     within = {e.path for e in client.list_logged_model_artifacts(model.model_id, "data")}
     assert "data/model.keras" in within
-    (version,) = client.search_model_versions("name = 'sound-classifier'")
-    assert client.get_model_version_by_alias("sound-classifier", "champion").version == "1"
+    (version,) = client.search_model_versions("name = 'foley-classifier'")
+    assert client.get_model_version_by_alias("foley-classifier", "champion").version == "1"
     assert version.tags["decision"] == "first version: there was no champion to compare with"
     assert "## Test figures" in version.description
     trials = [r for r in runs if r.data.tags["pipeline.stage"] == "trial"]

@@ -18,7 +18,7 @@ from pipeline.tracking import runs
 
 from .conftest import Repository
 
-NAME = "sound-classifier"
+NAME = "foley-classifier"
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -48,10 +48,7 @@ def another_model(repository: Repository, answers: str) -> None:
     table.assign(predicted=table["label"] if answers == "right" else wrong).to_csv(
         file, index=False
     )
-    record = json.loads((repository.folder / "models/run.json").read_text())
-    record["tags"]["model_sha256"] = f"the model that is {answers}"
-    (repository.folder / "models/run.json").unlink()
-    (repository.folder / "models/run.json").write_text(json.dumps(record))
+    repository.rename_model(f"the model that is {answers}")
 
 
 def test_the_version_carries_its_card_with_the_decision_and_links(
@@ -143,6 +140,11 @@ def test_a_deleted_run_is_restored(used: Repository, tmp_path: Path) -> None:
 def test_promoting_and_rolling_back_are_one_command_each(used: Repository, tmp_path: Path) -> None:
     another_model(used, "wrong")
     assert "version 2 registered, alias challenger" in used.ok("python -m pipeline register")
+    summary = " ".join(used.ok("python -m pipeline summary").split())
+    assert "foley-classifier version 2, alias challenger" in summary
+    assert "make serve serves version 1: the candidate is not better" in summary
+    assert "python -m pipeline promote 2" in summary
+    assert "try it" not in summary
     done = used.run("python -m pipeline promote challenger --reason heard-both")
     assert "version 2 is champion in place of version 1" in done.stdout
     assert version_of(used, tmp_path, "2").tags["promoted"] == "heard-both"
@@ -156,6 +158,52 @@ def test_promoting_and_rolling_back_are_one_command_each(used: Repository, tmp_p
     assert done.returncode == 1
     assert "has no version 7" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+def test_a_store_with_the_earlier_name_is_continued_by_every_command(
+    used: Repository, tmp_path: Path
+) -> None:
+    client = MlflowClient(f"sqlite:///{used.folder}/mlflow.db")
+    client.delete_registered_model(NAME)
+    used.set(register__name="sound-classifier")  # the value in earlier releases' params.yaml
+    used.ok("python -m pipeline register")
+    used.set(register__name=None)
+    kept = "the registry already had this dataset's models as sound-classifier, so the name is kept"
+    output = used.ok("python -m pipeline register")
+    assert "sound-classifier version 1 is already registered, alias champion" in output
+    assert kept in output
+    another_model(used, "right")
+    output = used.ok("python -m pipeline register")
+    assert "sound-classifier version 2 registered, alias champion; `make serve` serves it" in output
+    used.ok("python -m pipeline promote --rollback --reason deaf-after-all")
+    shown = used.ok("python -m pipeline lineage champion")
+    assert "back to version 1 after version 2" in shown
+    assert "sound-classifier" in shown
+    packaged = used.ok("python -m pipeline package")
+    assert "sound-classifier version 1, the champion (deaf-after-all) -> bundle/" in packaged
+    assert "the model trained last is version 2" in packaged
+    assert not client_of(used, tmp_path).search_model_versions(f"name = '{NAME}'")
+
+
+def test_a_model_file_that_was_damaged_by_hand_is_not_registered(used: Repository) -> None:
+    model = used.folder / "models/model.keras"
+    content = model.read_bytes()
+    model.unlink()
+    model.write_bytes(content[:-1])
+    done = used.run("python -m pipeline register")
+    assert done.returncode == 1
+    assert "models/model.keras is not the file that the stage train wrote" in done.stdout
+    used.ok("dvc checkout --force models/model.keras")
+    assert "version 1 is already registered" in used.ok("python -m pipeline register")
+
+
+def test_figures_of_another_model_are_not_registered(used: Repository) -> None:
+    metrics = (used.folder / "reports/metrics.json").read_text()
+    used.rename_model("another")
+    (used.folder / "reports/metrics.json").write_text(metrics)
+    done = used.run("python -m pipeline register")
+    assert done.returncode == 1
+    assert "reports/metrics.json has the figures of another model" in done.stdout
 
 
 def chain(repository: Repository, reference: str, **environment: str) -> dict[str, Any]:

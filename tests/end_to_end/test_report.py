@@ -71,7 +71,7 @@ def test_the_report_has_the_runs_figures_and_lineage(report: Page, reported: Rep
         record["tags"]["dataset.sha256"],
         record["tags"]["model_sha256"],
         "version 1",
-        "sound-classifier, champion",
+        "foley-classifier, champion",
         f"{figures['macro_f1']:.3f}",
     ):
         assert fact in text

@@ -17,7 +17,7 @@ from .test_registry import another_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-NAME = "sound-classifier"
+NAME = "foley-classifier"
 SECRET = "known to MLflow and to the receiver"
 
 

@@ -20,7 +20,7 @@ from bench.harness import free_port
 from . import servers
 from .conftest import Repository, checkout
 
-NAME = "sound-classifier"
+NAME = "foley-classifier"
 SECRET = {"MLFLOW_WEBHOOK_SECRET": "known to MLflow and to the receiver"}
 
 
@@ -127,7 +127,7 @@ def test_a_new_champion_starts_the_deployment_once(
         urllib.request.urlopen(forged, timeout=60)
     printed = said.read_text()
     assert "502 GitHub did not accept it: 503" in printed  # so MLflow has sent it again
-    assert "202 forwarded: sound-classifier version 2" in printed
+    assert "202 forwarded: foley-classifier version 2" in printed
     assert "a token" not in printed
     assert SECRET["MLFLOW_WEBHOOK_SECRET"] not in printed
 

@@ -213,18 +213,18 @@ def test_a_runner_packages_what_another_one_trained_without_its_data(
     finished: Repository, runner: Callable[[], Repository], shared: Shared, tmp_path: Path
 ) -> None:
     train_once(finished, runner(), shared)
-    started = "workflow run deploy.yml --repo someone/sounds --field version=1\n"
-    assert (tmp_path / "said").read_text() == started
+    started = "workflow run deploy.yml --repo someone/sounds --field version=1"
+    assert (tmp_path / "said").read_text() == f"{started} --field model=foley-classifier\n"
     context, environment = shared
     other = runner()
     build = other.folder / "build"
     build.mkdir()
     # tests/delivery/ builds, pushes and scans an image; these are the files that it would write
     apart = ("Build the image", "Push the image", "Scan the image")
-    (build / "image.txt").write_text("sound-classifier:v1-0123456789ab\n")
+    (build / "image.txt").write_text("sound-classifier:foley-classifier-v1-0123456789ab\n")
     (build / "sbom.cdx.json").write_text("{}")
     done = run(other, "deploy.yml", "build", apart, environment, **context)
-    assert done.outputs == {"label": "v1-0123456789ab"}
+    assert done.outputs == {"label": "foley-classifier-v1-0123456789ab"}
     assert not (other.folder / "data" / "audio").exists()
     card = json.loads((other.folder / "bundle" / "card.json").read_text())
     assert card["examples"]
@@ -247,5 +247,5 @@ def test_a_runner_does_not_train_again_what_another_one_trained(
     said = "".join(step.log for step in done.steps.values())
     for stage in ("download", "featurize", "tune", "train", "evaluate"):
         assert f"Stage '{stage}' is cached" in said
-    assert "sound-classifier version 1 is already registered" in said
+    assert "foley-classifier version 1 is already registered" in said
     assert not (tmp_path / "said").exists()  # the champion has not changed

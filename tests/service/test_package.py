@@ -155,6 +155,9 @@ def test_an_error_about_a_missing_version_lists_the_existing_ones(
     client = store.connect()
     with pytest.raises(UserError, match="no model sounds: run `make run` first"):
         champions.find(client, "sounds", "champion")
+    client.create_registered_model("birds-classifier")
+    with pytest.raises(UserError, match=r"has no model sounds: .* It has birds-classifier: "):
+        champions.find(client, "sounds", "champion")
     client.create_registered_model("sounds")
     client.create_model_version("sounds", source=str(tmp_path))
     with pytest.raises(UserError, match=r"no version with the alias champion .* versions are 1"):
@@ -234,9 +237,9 @@ def _log_and_register(trained: Trained) -> None:
         mlflow.log_artifact(str(paths.PREDICTIONS))
         mlflow.log_artifacts(str(paths.EXAMPLES), paths.EXAMPLES.name)
         mlflow.log_metrics({"test_accuracy": 0.9, "best_epoch": 3})
-    client.create_registered_model("sound-classifier")
+    client.create_registered_model("foley-classifier")
     client.create_model_version(
-        "sound-classifier",
+        "foley-classifier",
         source=f"runs:/{run.info.run_id}/model",
         run_id=run.info.run_id,
         description="made here",
@@ -246,7 +249,7 @@ def _log_and_register(trained: Trained) -> None:
             "lineage.features_md5": hashlib.md5(paths.FEATURES.read_bytes()).hexdigest(),
         },
     )
-    client.set_registered_model_alias("sound-classifier", "champion", "1")
+    client.set_registered_model_alias("foley-classifier", "champion", "1")
 
 
 def packaged(**options: Any) -> dict[str, Any]:
@@ -286,11 +289,14 @@ def test_the_champion_of_a_registry_becomes_a_bundle(
 ) -> None:
     register()
     made = packaged()
-    assert "sound-classifier version 1 -> bundle/" in made["line"]
+    assert (
+        "foley-classifier version 1, the champion (the alias was set without `promote`) -> bundle/"
+        in made["line"]
+    )
     assert "LiteRT equals Keras on 12 test windows" in made["line"]
     card = made["card"]
     assert (card["name"], card["version"], card["aliases"]) == (
-        "sound-classifier",
+        "foley-classifier",
         "1",
         ["champion"],
     )
