@@ -19,6 +19,10 @@ from pipeline.sound import decoding, silence
 FEWEST_FOLDS = 3
 """Smallest number of folds: one each to test, validate and train."""
 
+LONGEST_USUAL = 10.0
+"""Longest window in seconds that :func:`usual_seconds` chooses, so that a few long recordings do
+not make all windows long."""
+
 MEASURED = ["seconds", "sample_rate", "channels", "subtype"]
 """Properties of a clip that are measured by decoding it."""
 
@@ -120,11 +124,28 @@ def usual_seconds(seconds: pd.Series) -> float:
     Returns
     -------
     float
-        In seconds, rounded up to a tenth. At least 1, which a network needs, and at most 10, so
-        that a few long recordings do not make all windows long.
+        In seconds, rounded up to a tenth. At least 1, which a network needs, and at most
+        :data:`LONGEST_USUAL`.
     """
     most = math.ceil(seconds.quantile(0.9, interpolation="lower") * 10) / 10
-    return float(min(max(most, 1.0), 10.0))
+    return float(min(max(most, 1.0), LONGEST_USUAL))
+
+
+def window_seconds(dataset: Dataset, clips: pd.DataFrame) -> float:
+    """Return the nominal length of the dataset's clips, or the usual length of these clips.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    clips : DataFrame
+        With ``seconds``.
+
+    Returns
+    -------
+    float
+        In seconds.
+    """
+    return dataset.clip_seconds or usual_seconds(clips["seconds"])
 
 
 def copy_clips(root: Path, files: list[str]) -> None:
@@ -227,7 +248,7 @@ def card(
         "homepage": dataset.homepage,
         "source": origin,
         "as_published": as_published,
-        "clip_seconds": dataset.clip_seconds or usual_seconds(clips["seconds"]),
+        "clip_seconds": window_seconds(dataset, clips),
         "labels": sorted(clips["label"].unique()),
         "folds": sorted(int(fold) for fold in clips["fold"].unique()),
         **_numbers(clips, rejected),

@@ -54,10 +54,7 @@ def by_fold(index: pd.DataFrame, test_fold: int, validate: bool = True) -> Split
         When the test fold does not exist, when there are fewer than three folds, when a recording
         is in two parts, or when a label has no clip to train on.
     """
-    folds = sorted({int(fold) for fold in index["fold"]})
-    if test_fold not in folds:
-        known = ", ".join(map(str, folds))
-        raise UserError(f"split.test_fold is {test_fold}: the dataset's folds are {known}.")
+    folds = folds_with(index, test_fold)
     if len(folds) < 3:
         raise UserError(
             f"The dataset has {len(folds)} folds, and three are needed to train, validate and test:"
@@ -77,6 +74,31 @@ def by_fold(index: pd.DataFrame, test_fold: int, validate: bool = True) -> Split
     _refuse_leaks(index, split)
     _refuse_unknown_labels(index, split)
     return split
+
+
+def folds_with(index: pd.DataFrame, test_fold: int) -> list[int]:
+    """Return the folds of a dataset, in order, if the test fold is one of them.
+
+    Parameters
+    ----------
+    index : DataFrame
+        With the column `fold`.
+    test_fold : int
+
+    Returns
+    -------
+    list of int
+
+    Raises
+    ------
+    UserError
+        When the test fold does not exist.
+    """
+    folds = sorted({int(fold) for fold in index["fold"]})
+    if test_fold not in folds:
+        known = ", ".join(map(str, folds))
+        raise UserError(f"split.test_fold is {test_fold}: the dataset's folds are {known}.")
+    return folds
 
 
 def merged(index: pd.DataFrame, most: int) -> pd.DataFrame:

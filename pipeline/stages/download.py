@@ -7,7 +7,7 @@ are applied, and clips that cannot be used are left out. The result is in ``data
 """
 
 from pipeline import drawing, params, paths, tables
-from pipeline.data import corrections, datasets, prepare, source
+from pipeline.data import corrections, datasets, preflight, prepare, source
 from pipeline.data.fetch import printable
 from pipeline.data.overview import overview
 from pipeline.errors import UserError
@@ -24,11 +24,13 @@ def main() -> str:
     Raises
     ------
     UserError
-        When the dataset cannot be found or read, when it cannot be split, or when too many of its
-        clips cannot be used.
+        When the dataset cannot be found or read, when it cannot be split, when too many of its
+        clips cannot be used, or when a later stage could not use the settings.
     """
-    settings = params.load().dataset
+    parameters = params.load()
+    settings = parameters.dataset
     dataset = datasets.get(settings.name)
+    preflight.check_features(parameters, dataset.clip_seconds or prepare.LONGEST_USUAL)
     folder, origin = source.find(dataset, settings)
     root = dataset.locate(folder)
     table = dataset.clips(root, settings)
@@ -39,7 +41,9 @@ def main() -> str:
         )
     corrected_rows = corrections.read(dataset.name)
     corrected = corrections.apply(table, corrected_rows)
-    prepare.check(corrected.dropna(subset="label"))  # before the long work
+    labelled = corrected.dropna(subset="label")
+    prepare.check(labelled)  # before the long work
+    preflight.check_test_fold(parameters, labelled)
     as_published = prepare.is_as_published(dataset, root, table["path"])
     if origin == "published" and as_published is False:
         raise UserError(
@@ -56,6 +60,8 @@ def main() -> str:
             f" {paths.REJECTED}, then fix the clips or raise dataset.max_rejected."
         )
     prepare.check(clips)
+    preflight.check_test_fold(parameters, clips)  # a fold may have lost all its clips
+    preflight.check_features(parameters, prepare.window_seconds(dataset, clips))
 
     prepare.copy_clips(root, clips["path"].to_list())
     tables.write(paths.CLIPS, clips)

@@ -11,7 +11,7 @@ from contextlib import closing
 from tqdm import tqdm
 
 from pipeline import params, paths, tables
-from pipeline.data import feature_store
+from pipeline.data import feature_store, preflight
 from pipeline.sound.features import make_spec
 
 NAMES = {"logmel": "log-mel", "mfcc": "MFCC", "stft": "STFT"}
@@ -37,7 +37,10 @@ def main() -> str:
     """
     clips = tables.read(paths.CLIPS, (*feature_store.COLUMNS, "seconds"))
     card = tables.read_json(paths.DATASET)
-    spec = make_spec(params.load().features, card["clip_seconds"])
+    settings = params.load()
+    preflight.check_features(settings, card["clip_seconds"])
+    preflight.check_test_fold(settings, clips)
+    spec = make_spec(settings.features, card["clip_seconds"])
 
     seconds = clips["seconds"]
     sound = (seconds if spec.longer == "split" else seconds.clip(upper=spec.seconds)).sum()

@@ -11,6 +11,7 @@ PLUMBING = (
     "pipeline",
     "pipeline.backend",
     "pipeline.cpus",
+    "pipeline.data.preflight",
     "pipeline.errors",
     "pipeline.params",
     "pipeline.paths",

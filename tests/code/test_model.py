@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import params
+from pipeline.data import preflight
 from pipeline.errors import UserError
 from pipeline.sound import networks
 from pipeline.training import calibration
@@ -55,6 +56,18 @@ def test_an_ensemble_of_too_many_parameters_is_one_sentence() -> None:
 def test_fcn_cannot_be_widened() -> None:
     with pytest.raises(UserError, match=r"train\.width must be 1"):
         params.with_values(TRAIN, {"network": "fcn", "width": 2.0})
+
+
+@pytest.mark.parametrize("network", preflight.SMALLEST)
+def test_the_smallest_features_of_a_network_are_known_without_keras(
+    network: params.Network,
+) -> None:
+    bands, frames = preflight.SMALLEST[network]
+    train = params.with_values(TRAIN, {"network": network})
+    networks.build(train, (bands, frames), 3)
+    for smaller in ((bands - 1, frames), (bands, frames - 1)):
+        with pytest.raises(UserError, match="needs larger features"):
+            networks.build(train, smaller, 3)
 
 
 @pytest.mark.parametrize("network", ["two_stream", "cnn", "fcn"])

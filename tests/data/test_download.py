@@ -31,12 +31,18 @@ def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setup:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
 
-    def write(**changes: Any) -> None:
+    def write(others: dict[str, Any] | None = None, **changes: Any) -> None:
         yaml = YAML(typ="safe")
         values = yaml.load(PARAMS.read_text(encoding="utf-8"))
         values["dataset"] |= {"name": "folder", **changes}
         values["dataset"]["foley"] |= {"folds": 3, "recordings": 1, "slices": 2}
         values["dataset"]["folder"] |= {"folds": 3}
+        for key, value in (others or {}).items():
+            *parents, last = key.split(".")
+            section = values
+            for parent in parents:
+                section = section[parent]
+            section[last] = value
         with paths.PARAMS.open("w", encoding="utf-8") as file:
             yaml.dump(values, file)
 
@@ -229,6 +235,62 @@ def test_a_label_that_loses_its_clips_stops_the_stage(setup: Setup) -> None:
     setup(max_rejected=1.0)
     with pytest.raises(UserError, match="The only label is cat"):
         download.main()
+
+
+@pytest.mark.parametrize(
+    ("others", "sentence"),
+    [
+        (
+            {"split.test_fold": 99},
+            r"split\.test_fold is 99: the dataset's folds are 1, 2, 3\.",
+        ),
+        (
+            {"features.seconds": 0.01},
+            r"n_fft is 1024, longer than the window of 220 samples \(0\.01 s\): lower it, or raise",
+        ),
+        ({"features.logmel.fmax": 20_000.0}, r"logmel\.fmax is 20000 Hz, above half of features\."),
+        ({"features.logmel.n_mels": 512}, r"n_mels is 512, and \d+ of the bands contain no freq"),
+        (
+            {"features.seconds": 0.5, "train.network": "fcn"},
+            r"train\.network is fcn, which needs at least 23 bands x 78 frames, but .* 64 x 22:",
+        ),
+        (
+            {"features.kind": "mfcc", "features.mfcc.n_mfcc": 7, "train.network": "fcn"},
+            r"needs at least 23 bands x 78 frames, but the features have 21 x",
+        ),
+    ],
+)
+def test_settings_that_a_later_stage_cannot_use_stop_the_first_one_before_it_decodes(
+    others: dict[str, Any],
+    sentence: str,
+    setup: Setup,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own(paths.SOUNDS, recordings=3)
+    monkeypatch.setattr(prepare, "measure", lambda *_: pytest.fail("decoded"))
+    setup(others)
+    with pytest.raises(UserError, match=sentence):
+        download.main()
+
+
+def test_a_test_fold_that_loses_all_its_clips_stops_the_stage(setup: Setup) -> None:
+    for fold in range(1, 5):
+        for label in ("cat", "dog"):
+            record(paths.SOUNDS / label / f"fold{fold}.wav", level=0 if fold == 4 else 0.5)
+    pattern = r"fold(?P<fold>\d)"
+    setup({"split.test_fold": 4, "dataset.folder.pattern": pattern}, max_rejected=1.0)
+    with pytest.raises(UserError, match="test_fold is 4: the dataset's folds are 1, 2, 3"):
+        download.main()
+    assert not paths.CLIPS.exists()
+
+
+def test_a_window_that_only_the_clips_decide_is_checked_once_they_are_known(setup: Setup) -> None:
+    own(paths.SOUNDS, recordings=3)  # so short that the window is 1 s, where 10 s were possible
+    setup({"features.sample_rate": 16_000, "features.stft.n_fft": 16384, "features.kind": "stft"})
+    paths.AUDIO.mkdir(parents=True)
+    with pytest.raises(UserError, match=r"16384, longer than the window of 16000 samples \(1 s\)"):
+        download.main()
+    assert not paths.CLIPS.exists()
 
 
 @pytest.mark.parametrize(

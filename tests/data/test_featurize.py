@@ -186,6 +186,14 @@ def test_a_failed_run_does_not_touch_what_an_earlier_one_left(workspace: Path) -
     assert feature_store.read().array.shape == (4, 64, 44)
 
 
+def test_a_test_fold_that_does_not_exist_is_refused_before_the_work(workspace: Path) -> None:
+    content = paths.PARAMS.read_text().replace("test_fold: 1", "test_fold: 99")
+    paths.PARAMS.write_text(content)
+    with pytest.raises(UserError, match=r"split\.test_fold is 99: .* folds are 1, 2, 3"):
+        featurize.main()
+    assert not paths.FEATURES.exists()
+
+
 def test_missing_inputs_are_named(workspace: Path) -> None:
     with pytest.raises(UserError, match=r"index\.csv is missing: run `dvc repro`"):
         feature_store.read()
