@@ -31,7 +31,7 @@ def facts() -> dict[str, Any]:
                     "accuracy_confidence": 0.95,
                     "macro_f1": 0.1, "log_loss": 1.0, "clips": 3, "recordings": 3,
                     "balanced_accuracy": 0.2, "worst_recall": 0.0, "worst_class": LABELS[0]},
-        "remarks": [f"Not in the test fold, so not counted: {LABELS[0]}."],
+        "remarks": [f"Not in the test fold: {LABELS[0]}.", "Run `dvc repro`."],
     }  # fmt: skip
 
 
@@ -52,6 +52,7 @@ def test_a_label_or_file_name_in_the_report_stays_text(monkeypatch: pytest.Monke
     assert "<b>bold</b>" not in page
     assert "{{ 7 * 7 }}" in page
     assert "not registered" in page
+    assert "Run <code>dvc repro</code>." in page
 
 
 def test_a_caption_or_file_name_in_a_notebook_stays_text(monkeypatch: pytest.MonkeyPatch) -> None:
