@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -22,6 +22,8 @@ import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
+
+from pipeline.sound import containers
 
 Waveform = NDArray[np.float32]
 
@@ -220,14 +222,21 @@ def blocks(
     """
     limits = limits or Limits()
     until = time.monotonic() + limits.work_seconds
-    with _open(source) as stream:
+
+    def in_time() -> None:
+        if time.monotonic() > until:
+            raise SlowError(
+                f"The clip takes longer than {limits.work_seconds:g} seconds to decode."
+            )
+
+    with _open(source, in_time) as stream:
         resampler = None
         if stream.sample_rate != sample_rate:
             resampler = soxr.ResampleStream(
                 stream.sample_rate, sample_rate, 1, dtype="float32", quality="HQ"
             )
         have = 0
-        for mono in _mono_blocks(stream, max_seconds, limits, until):
+        for mono in _mono_blocks(stream, max_seconds, limits, in_time):
             block = resampler.resample_chunk(mono) if resampler else mono
             have += len(block)
             yield block
@@ -240,12 +249,12 @@ def blocks(
 
 
 def _mono_blocks(
-    stream: _Stream, max_seconds: float | None, limits: Limits, until: float
+    stream: _Stream, max_seconds: float | None, limits: Limits, in_time: Callable[[], None]
 ) -> Iterator[Waveform]:
     """Yield the mean of the channels block by block, up to `max_seconds`.
 
-    Raises AudioError when there is no sample, and LimitError when the clip is beyond `limits` or
-    the clock beyond `until`.
+    Raises AudioError when there is no sample, LimitError when the clip is beyond `limits`, and what
+    `in_time` raises.
     """
     rate = stream.sample_rate
     wanted = math.inf if max_seconds is None else math.ceil(max_seconds * rate)
@@ -257,10 +266,7 @@ def _mono_blocks(
         have += len(mono)
         if have > limits.seconds * rate:
             raise LimitError(f"The clip is longer than {limits.seconds:g} seconds.")
-        if time.monotonic() > until:
-            raise SlowError(
-                f"The clip takes longer than {limits.work_seconds:g} seconds to decode."
-            )
+        in_time()
         yield mono
         if have >= wanted:
             break
@@ -297,7 +303,7 @@ def probe(source: Path | bytes) -> AudioInfo:
         When the source is not audio, is damaged or empty, or has samples that are not numbers.
     """
     samples, peak = 0, 0.0
-    with _open(source) as stream:
+    with _open(source, lambda: None) as stream:
         for block in stream.blocks:
             samples += len(block)
             peak = max(peak, float(block.max()), -float(block.min()))
@@ -313,7 +319,7 @@ def probe(source: Path | bytes) -> AudioInfo:
 
 
 @contextmanager
-def _open(source: Path | bytes) -> Iterator[_Stream]:
+def _open(source: Path | bytes, in_time: Callable[[], None]) -> Iterator[_Stream]:
     """Open with the library that can read the format; its errors become AudioError."""
     with ExitStack() as stack:
         try:
@@ -326,10 +332,41 @@ def _open(source: Path | bytes) -> Iterator[_Stream]:
             file.seek(0)
         except OSError as error:
             raise AudioError(f"The file cannot be opened: {error.strerror}.") from None
-        stream = _libsndfile(file, stack) or _ffmpeg(file, stack)
+        try:
+            stream = _stream(file, stack, in_time)
+        except containers.ContainerError as error:
+            raise AudioError(str(error)) from None
         if stream.sample_rate not in SAMPLE_RATES:
             raise AudioError(f"The sample rate of {stream.sample_rate} Hz is not usable.")
         yield replace(stream, blocks=_checked(stream.blocks))
+
+
+def _stream(file: IO[bytes], stack: ExitStack, in_time: Callable[[], None]) -> _Stream:
+    """Open a file whatever its header says, with all its chained parts."""
+    start = containers.ogg_start(file)
+    if start is None:
+        return _part(containers.with_true_size(file), stack)
+    parts = containers.ogg_parts(file, start, in_time)
+    first = _part(next(parts), stack, ogg=True)
+    return replace(first, blocks=chain(first.blocks, _later_blocks(parts, first)))
+
+
+def _later_blocks(parts: Iterator[IO[bytes]], first: _Stream) -> Iterator[Waveform]:
+    """Yield the blocks of the chained parts after the first."""
+    for part in parts:
+        with ExitStack() as stack:
+            stream = _part(part, stack, ogg=True)
+            if (stream.sample_rate, stream.channels) != (first.sample_rate, first.channels):
+                raise AudioError(
+                    "The file is a chain of recordings with different sample rates or numbers of"
+                    " channels: save each of them as a file."
+                )
+            yield from stream.blocks
+
+
+def _part(file: IO[bytes], stack: ExitStack, *, ogg: bool = False) -> _Stream:
+    file.seek(0)
+    return _libsndfile(file, stack, ogg) or _ffmpeg(file, stack, ogg)
 
 
 def _checked(blocks: Iterator[Waveform]) -> Iterator[Waveform]:
@@ -347,14 +384,13 @@ class _Bytes(io.BytesIO):
         return super().seek(max(0, start + offset))
 
 
-def _libsndfile(file: IO[bytes], stack: ExitStack) -> _Stream | None:
+def _libsndfile(file: IO[bytes], stack: ExitStack, ogg: bool) -> _Stream | None:
     """Open with libsndfile; None if it cannot read the file or must not try."""
     global _damaged_ogg  # noqa: PLW0603  # the memory is lost to the whole process
-    ogg = _looks_like_ogg(file)
     if ogg and _damaged_ogg >= TOLERATED:
         return None
     # By descriptor, not by path: the file name's suffix must not decide how it is read.
-    by = file if isinstance(file, io.BytesIO) else file.fileno()
+    by = file.fileno() if isinstance(file, io.FileIO) else file
     try:
         sound = stack.enter_context(soundfile.SoundFile(by, closefd=False))
     except soundfile.SoundFileError:
@@ -363,21 +399,6 @@ def _libsndfile(file: IO[bytes], stack: ExitStack) -> _Stream | None:
         return None
     blocks = _libsndfile_blocks(sound)
     return _Stream(sound.samplerate, sound.channels, sound.subtype, blocks)
-
-
-def _looks_like_ogg(file: IO[bytes]) -> bool:
-    """Whether libsndfile would read a file as Ogg; it skips any number of ID3 tags before it."""
-    head = file.read(10)
-    tags = 0
-    while head[:3] == b"ID3" and len(head) == 10 and tags < 100:
-        size = 0
-        for byte in head[6:]:  # seven bits each
-            size = size << 7 | byte & 0x7F
-        file.seek(size, io.SEEK_CUR)
-        head = file.read(10)
-        tags += 1
-    file.seek(0)
-    return head[:4] == b"OggS" or tags == 100
 
 
 def _libsndfile_blocks(sound: soundfile.SoundFile) -> Iterator[Waveform]:
@@ -389,7 +410,7 @@ def _libsndfile_blocks(sound: soundfile.SoundFile) -> Iterator[Waveform]:
         raise AudioError("The file is damaged: decoding stops in the middle.") from None
 
 
-def _ffmpeg(file: IO[bytes], stack: ExitStack) -> _Stream:
+def _ffmpeg(file: IO[bytes], stack: ExitStack, ogg: bool) -> _Stream:
     import av
 
     try:
@@ -401,7 +422,11 @@ def _ffmpeg(file: IO[bytes], stack: ExitStack) -> _Stream:
         frames = container.decode(audio=0)
         first = next(frames, None)
     except (av.FFmpegError, ValueError):
-        raise AudioError("The file is not audio in a format that can be read.") from None
+        raise AudioError(
+            "The Ogg file is damaged, or is cut off before its first sample."
+            if ogg
+            else "The file is not audio in a format that can be read."
+        ) from None
     if first is None:
         raise AudioError("The file contains no samples.")
 

@@ -1,6 +1,7 @@
 """The decoder: every format to the same waveform, and nothing but AudioError for the rest."""
 
 import io
+import struct
 from functools import cache
 from pathlib import Path
 
@@ -29,13 +30,15 @@ def by_libsndfile(kind: str, subtype: str, wave: NDArray[np.float32], rate: int 
     return file.getvalue()
 
 
-def by_ffmpeg(container: str, codec: str, wave: NDArray[np.float32]) -> bytes:
+def by_ffmpeg(
+    container: str, codec: str, wave: NDArray[np.float32] | NDArray[np.int16], form: str = "fltp"
+) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format=container) as out:
         stream = out.add_stream(codec, rate=RATE, layout="mono")
         for start in range(0, len(wave), 1024):
             block = np.ascontiguousarray(wave[None, start : start + 1024])
-            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
+            frame = av.AudioFrame.from_ndarray(block, format=form, layout="mono")
             frame.sample_rate, frame.pts = RATE, start
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
@@ -169,6 +172,238 @@ def test_what_is_not_a_whole_clip_is_refused_in_one_sentence(
 def test_a_clip_cut_short_is_as_long_as_what_is_left_of_it() -> None:
     content = samples()["wav"]
     assert decoding.probe(content[: len(content) // 2]).seconds == pytest.approx(0.5, abs=0.01)
+
+
+def noise(seconds: float, rate: int = RATE, channels: int = 1) -> NDArray[np.float32]:
+    """Sound whose encoded size is in proportion to its length."""
+    shape = (int(seconds * rate), channels)
+    return np.random.default_rng(0).uniform(-0.3, 0.3, shape).astype(np.float32)
+
+
+OGG = {"vorbis": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS")}
+
+
+@cache
+def ogg(codec: str, seconds: float, rate: int = RATE, channels: int = 1) -> bytes:
+    if codec == "flac":
+        wave = noise(seconds, rate, channels)
+        return by_ffmpeg("ogg", "flac", (wave[:, 0] * 32767).astype(np.int16), "s16")
+    return by_libsndfile(*OGG[codec], noise(seconds, rate, channels), rate)
+
+
+@pytest.mark.parametrize("codec", ["vorbis", "opus", "flac"])
+def test_chained_ogg_parts_are_decoded_one_after_the_other(codec: str, tmp_path: Path) -> None:
+    parts = [ogg(codec, 0.5), ogg(codec, 1.0), ogg(codec, 0.7)]
+    chained = b"".join(parts)
+    file = tmp_path / "clip.ogg"
+    file.write_bytes(chained)
+    separate = np.concatenate([decoding.load(part, RATE) for part in parts])
+    for source in (chained, file):
+        assert decoding.probe(source).seconds == pytest.approx(2.2, abs=0.01)
+        np.testing.assert_array_equal(decoding.load(source, RATE), separate)
+        in_blocks = np.concatenate(list(decoding.blocks(source, 16_000)))
+        np.testing.assert_array_equal(decoding.load(source, 16_000), in_blocks)
+    assert decoding.load(chained, RATE, max_seconds=0.6).shape == (int(0.6 * RATE),)
+    with pytest.raises(decoding.LimitError):
+        decoding.load(chained, RATE, limits=decoding.Limits(seconds=1.0))
+
+
+def test_a_chain_of_different_codecs_at_one_rate_is_decoded() -> None:
+    assert decoding.probe(ogg("vorbis", 0.5) + ogg("opus", 0.5)).seconds == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("codec", OGG)
+@pytest.mark.parametrize("other", [{"rate": 24_000}, {"channels": 2}])
+def test_a_chain_of_different_rates_or_channels_is_refused(
+    codec: str, other: dict[str, int]
+) -> None:
+    part, different = ogg(codec, 0.5), ogg(codec, 0.5, **other)
+    assert decoding.probe(different + different).seconds == pytest.approx(1.0, abs=0.01)
+    for chained in (part + different, different + part):
+        for decode in (decoding.probe, lambda source: decoding.load(source, 22_050)):
+            with pytest.raises(decoding.AudioError, match="different sample rates or numbers"):
+                decode(chained)
+
+
+def test_rubbish_between_and_behind_chained_parts_is_skipped() -> None:
+    part = ogg("vorbis", 0.5)
+    assert decoding.probe(part + b"rubbish" * 99 + part + b"x" * 99).seconds == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("codec", ["vorbis", "opus"])
+@pytest.mark.parametrize("seconds", [0.7, 1.0, 5.0])
+@pytest.mark.parametrize("share", [0.7, 0.9])
+def test_an_ogg_file_cut_short_is_as_long_as_what_is_left_of_it(
+    codec: str, seconds: float, share: float
+) -> None:
+    content = ogg(codec, seconds)
+    cut = content[: int(len(content) * share)]
+    head = 3_700 if codec == "vorbis" else 900  # bytes before the first sample
+    left = (len(cut) - head) / (len(content) - head) * seconds
+    # The packet that is cut off is missing, and encoders do not spend the same on every packet.
+    assert left - 0.15 < decoding.probe(cut).seconds < left + 0.15
+    whole = decoding.load(content, RATE)
+    wave = decoding.load(cut, RATE)
+    np.testing.assert_allclose(wave[:-2000], whole[: len(wave) - 2000], atol=1e-5)
+
+
+@pytest.mark.parametrize("codec", ["vorbis", "opus"])
+def test_a_part_that_is_cut_off_does_not_hide_the_next_one(codec: str) -> None:
+    part = ogg(codec, 1.0)
+    cut = part[: int(len(part) * 0.7)]
+    both = decoding.probe(cut).seconds + decoding.probe(part).seconds
+    assert decoding.probe(cut + part).seconds == pytest.approx(both)
+    assert decoding.probe(part + cut).seconds == pytest.approx(both)
+    head = part[:200]  # nothing of the second part can be heard
+    assert decoding.probe(part + head).seconds == decoding.probe(part).seconds
+
+
+def test_an_ogg_file_cut_off_before_its_first_sample_is_refused() -> None:
+    with pytest.raises(decoding.AudioError, match="cut off before its first sample"):
+        decoding.probe(ogg("vorbis", 1.0)[:2_000])
+
+
+@pytest.mark.parametrize("unit", [b"OggS\0" + bytes(22), b"OggS", b"OggS\0" + bytes(21) + b"\xff"])
+def test_the_time_limit_holds_while_pages_are_searched(unit: bytes) -> None:
+    limits = decoding.Limits(work_seconds=0.2)
+    with pytest.raises(decoding.SlowError):
+        decoding.load(unit * 2_000_000, RATE, limits=limits)
+
+
+TEXT = b"LIST" + (20).to_bytes(4, "little") + b"INFOISFT" + (8).to_bytes(4, "little") + b"a maker "
+
+SIZES = {  # kind: where the size of the sound stands, relative to a mark, and how
+    "WAV": (b"data", 4, "<I", 0),
+    "RF64": (b"ds64", 16, "<Q", 0),
+    "AIFF": (b"SSND", 4, ">I", 8),
+    "AU": (b".snd", 8, ">I", 0),
+    "CAF": (b"data", 4, ">q", 4),
+}  # fmt: skip
+
+
+def claiming(kind: str, size: int, wave: NDArray[np.float32] | None = None) -> bytes:
+    """A file whose header claims so many bytes of sound; -1 is the largest number."""
+    content = bytearray(by_libsndfile(kind, "PCM_16", tone() if wave is None else wave))
+    mark, offset, form, before = SIZES[kind]
+    if size == -1 and kind == "CAF":  # where -1 itself means "unknown"
+        before = 0
+    size = size + before if form == ">q" else (size + before) % 256 ** struct.calcsize(form)
+    struct.pack_into(form, content, content.index(mark) + offset, size)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_a_header_that_describes_a_part_of_the_sound_is_refused(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "clip"
+    for size in (88, 90_000):
+        content = claiming(kind, size)
+        file.write_bytes(content)
+        for source in (content, file):
+            for decode in (decoding.probe, lambda source: decoding.load(source, 22_050)):
+                with pytest.raises(decoding.AudioError) as refusal:
+                    decode(source)
+                assert str(refusal.value) == (
+                    f"The header describes {size:,} bytes of sound, but {96_000 - size:,} more"
+                    " bytes follow: save the recording again."
+                )
+
+
+@pytest.mark.parametrize("kind", SIZES)
+@pytest.mark.parametrize("size", [0, 10**6, -1])
+def test_a_header_without_the_true_size_is_read_to_the_end_of_the_sound(
+    kind: str, size: int
+) -> None:
+    wave = decoding.load(by_libsndfile(kind, "PCM_16", tone()), RATE)
+    assert len(wave) == RATE
+    content = claiming(kind, size)
+    np.testing.assert_array_equal(decoding.load(content, RATE), wave)
+    half = content[: len(content) // 2]
+    assert decoding.probe(half).seconds == pytest.approx(0.5, abs=0.03)
+    if kind in ("WAV", "RF64"):
+        np.testing.assert_array_equal(decoding.load(content + TEXT, RATE), wave)
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [TEXT, TEXT * 500, bytes(50_000), b"TAG" + bytes(125), b"ID3" + b"x" * 9_000, b"x" * 4_000,
+     TEXT[:8] + b"the file was cut off in this chunk"],
+)  # fmt: skip
+def test_what_follows_the_sound_of_a_wav_file_is_not_taken_for_sound(behind: bytes) -> None:
+    content = by_libsndfile("WAV", "PCM_16", tone())
+    np.testing.assert_array_equal(
+        decoding.load(content + behind, RATE), decoding.load(content, RATE)
+    )
+
+
+def test_a_wav_file_behind_another_one_is_not_dropped_without_a_word() -> None:
+    content = by_libsndfile("WAV", "PCM_16", tone())
+    with pytest.raises(decoding.AudioError, match="96,044 more bytes follow"):
+        decoding.probe(content + content)
+
+
+def test_an_empty_wav_file_with_text_has_no_samples() -> None:
+    content = by_libsndfile("WAV", "PCM_16", tone(0))
+    with pytest.raises(decoding.AudioError, match="no samples"):
+        decoding.probe(content + TEXT)
+
+
+@given(
+    parts=st.lists(
+        st.tuples(
+            st.sampled_from(["vorbis", "opus", "flac"]),
+            st.sampled_from([0.01, 0.3, 1.0]),
+            st.floats(0, 1),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    between=st.binary(max_size=40),
+    changes=st.lists(st.tuples(st.integers(0, 2**18), st.integers(0, 255)), max_size=5),
+)
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_chains_of_damaged_and_cut_parts_are_decoded_or_refused(
+    parts: list[tuple[str, float, float]], between: bytes, changes: list[tuple[int, int]]
+) -> None:
+    whole = [(ogg(codec, seconds), keep) for codec, seconds, keep in parts]
+    cut = [part[: int(len(part) * keep)] for part, keep in whole]
+    content = bytearray(
+        between.join(
+            part[: int(len(part) * keep)] for part, (*_, keep) in zip(cut, parts, strict=True)
+        )
+    )
+    for place, value in changes:
+        if content:
+            content[place % len(content)] = value
+    decodes_alike_or_is_refused(bytes(content), 5.0)
+
+
+@given(
+    kind=st.sampled_from(sorted(SIZES)),
+    size=st.one_of(st.integers(-1, 10), st.integers(0, 200_000), st.integers(0, 2**31 - 1)),
+    behind=st.one_of(
+        st.binary(max_size=40), st.sampled_from([TEXT, TEXT[:-3], b"TAG" + bytes(125)])
+    ),
+    keep=st.one_of(st.just(1.0), st.floats(0, 1)),
+)
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_false_sizes_are_corrected_or_refused(
+    kind: str, size: int, behind: bytes, keep: float
+) -> None:
+    content = claiming(kind, size) + behind
+    decodes_alike_or_is_refused(content[: int(len(content) * keep)], 1.01)
+
+
+def decodes_alike_or_is_refused(content: bytes, longest: float) -> None:
+    """Nothing but AudioError escapes, and measuring and loading find the same length."""
+    try:
+        info = decoding.probe(content)
+    except decoding.AudioError:
+        with pytest.raises(decoding.AudioError):
+            decoding.load(content, RATE)
+        return
+    assert 0 < info.seconds <= longest
+    wave = decoding.load(content, info.sample_rate)
+    assert len(wave) == round(info.seconds * info.sample_rate)
 
 
 def test_a_missing_file_or_a_folder_is_an_audio_error_without_its_path(tmp_path: Path) -> None:
