@@ -89,9 +89,7 @@ def identical(clips: pd.DataFrame, folder: Path) -> pd.DataFrame:
     return pd.DataFrame({"a": pairs["index_a"], "b": pairs["index_b"]})
 
 
-def near_duplicates(
-    clips: pd.DataFrame, folder: Path, least: float = fingerprint.SAME
-) -> pd.DataFrame:
+def near_duplicates(clips: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """Find clips that contain the same stretch of sound, by their fingerprints.
 
     Parameters
@@ -99,13 +97,11 @@ def near_duplicates(
     clips : DataFrame
         Needs the column ``path``.
     folder : Path
-    least : float
-        Lowest score to list.
 
     Returns
     -------
     DataFrame
-        Rows of :func:`pipeline.sound.fingerprint.matches`.
+        ``a``, ``b``, ``score`` and ``offset``, as in :func:`pipeline.sound.fingerprint.matches`.
     """
 
     def landmarks(path: str) -> fingerprint.Landmarks:
@@ -115,7 +111,7 @@ def near_duplicates(
         of_clips = pool.map(landmarks, clips["path"])
         found = list(tqdm(of_clips, "fingerprint", len(clips), unit="clip", disable=None))
     table = fingerprint.matches(found)
-    return table[table["score"] >= least]
+    return table.loc[table["same"], ["a", "b", "score", "offset"]]
 
 
 def summary(pairs: pd.DataFrame) -> str:

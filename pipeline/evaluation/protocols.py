@@ -4,12 +4,26 @@ The network of ``train`` is trained twice with the same parameters and seeds: on
 and on folds into which the clips were shuffled. This is the only random split in the project.
 """
 
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
+from pipeline import params, paths
 from pipeline.data.feature_store import read as read_features
+from pipeline.data.split import by_fold
 from pipeline.evaluation import metrics
 from pipeline.params import EvaluateParams, Params
+
+if TYPE_CHECKING:
+    from pipeline.training import folds
+
+MEASURED_BATCHES = 16
+"""Number of batches that are trained to estimate the time of a whole training."""
 
 
 def shuffled(index: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -39,6 +53,76 @@ def shuffled(index: pd.DataFrame, seed: int) -> pd.DataFrame:
     return index.assign(fold=index["path"].map(dealt), recording=index["path"])
 
 
+def _trainings(
+    settings: Params, index: pd.DataFrame
+) -> Iterator[tuple[str, list["folds.Unit"], pd.DataFrame]]:
+    """Yield each protocol with its units of one seed and the folds that they use."""
+    from pipeline.training import folds
+
+    numbers = sorted({int(fold) for fold in index["fold"]})
+    for seed in settings.crossval.seeds:
+        units = [folds.Unit(fold, seed) for fold in numbers]
+        yield "folds of the dataset", units, index
+        yield "random split", units, shuffled(index, seed)
+
+
+def missing(settings: Params) -> int:
+    """Count the networks that :func:`train` would train, without those that are kept."""
+    from pipeline.training import folds
+
+    count = 0
+    for _, units, used in _trainings(settings, read_features().index):
+        key = folds.unit_key(settings.train, settings.crossval.validate_, used)
+        files = [folds.unit_file(paths.CROSSVAL_UNITS / key, unit) for unit in units]
+        count += sum(not file.is_file() for file in files)
+    return count
+
+
+def estimate(settings: Params, labels: list[str], networks: int) -> float:
+    """Estimate how long it takes to train networks, from a few batches in as many processes.
+
+    Parameters
+    ----------
+    settings : Params
+        ``train`` and ``crossval`` are used.
+    labels : list of str
+    networks : int
+
+    Returns
+    -------
+    float
+        Seconds.
+    """
+    from pipeline.training import workers
+
+    processes = workers.process_count(settings.crossval.workers, networks)
+    with workers.pool(processes) as executor:
+        jobs = [executor.submit(_seconds_per_network, settings, labels) for _ in range(processes)]
+        slowest = max(job.result() for job in jobs)
+    return slowest * math.ceil(networks / processes)
+
+
+def _seconds_per_network(settings: Params, labels: list[str]) -> float:
+    """Train a few batches twice; the first time includes what is done once per network."""
+    from pipeline.training import fit
+
+    started = time.monotonic()
+    featurized = read_features()
+    fold = int(featurized.index["fold"].min())
+    split = by_fold(featurized.index, fold, settings.crossval.validate_)
+    steps = math.ceil(len(split.train) / settings.train.batch_size)
+    measured = min(steps, MEASURED_BATCHES)
+    few = replace(split, train=split.train[: measured * settings.train.batch_size])
+    data = fit.prepare(featurized.array, featurized.index, featurized.spec, few, labels)
+    short = params.with_values(settings.train, {"epochs": 2, "ensemble": 1})
+    ends: list[float] = []
+    fit.fit(data, short, "measure", lambda _epoch, _metrics: ends.append(time.monotonic()))
+    first, second = ends
+    step = (second - first) / measured
+    once = max(0.0, first - started - (second - first))
+    return settings.train.ensemble * (once + step * steps * settings.train.epochs)
+
+
 def train(settings: Params, labels: list[str], index: pd.DataFrame | None = None) -> pd.DataFrame:
     """Train and score the same networks on the dataset's folds and on shuffled ones.
 
@@ -59,16 +143,10 @@ def train(settings: Params, labels: list[str], index: pd.DataFrame | None = None
     from pipeline.training import folds  # here, because it loads Keras
 
     index = read_features().index if index is None else index
-    numbers = sorted({int(fold) for fold in index["fold"]})
     predictions = []
-    for seed in settings.crossval.seeds:
-        units = [folds.Unit(fold, seed) for fold in numbers]
-        for protocol, used in (
-            ("folds of the dataset", index),
-            ("random split", shuffled(index, seed)),
-        ):
-            _, results = folds.run(units, settings.train, settings.crossval, labels, used)
-            predictions.append(folds.by_clip(units, results).assign(protocol=protocol))
+    for protocol, units, used in _trainings(settings, index):
+        _, results = folds.run(units, settings.train, settings.crossval, labels, used)
+        predictions.append(folds.by_clip(units, results).assign(protocol=protocol))
     columns = ["protocol", "seed", "path", "label", "predicted", "fold"]
     recordings = index.drop_duplicates("path").set_index("path")["recording"]
     table = pd.concat(predictions, ignore_index=True)[columns]

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import params
+from pipeline import params, paths, tables
+from pipeline.__main__ import main as front_door
 from pipeline.data.datasets import urbansound8k
 from pipeline.data.source import generate
 from pipeline.data.split import by_fold
@@ -112,6 +113,25 @@ def test_the_summary_counts_leaks_and_conflicting_labels(copied: tuple[pd.DataFr
     copy = add(table, path, path="again.wav", fold=2, recording="other", label="dog_bark")
     found = duplicates.summary(duplicates.check(copy, folder))
     assert found == "1 identical across folds, 1 similar pairs with different labels"
+
+
+def test_the_command_only_compares_the_clips_unless_it_is_told_to_train(
+    generated: tuple[pd.DataFrame, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table, folder = generated
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "tests" / "params.yaml", tmp_path)
+    tables.write(paths.CLIPS, table)
+    shutil.copytree(folder, paths.AUDIO)
+    front_door(["leakcheck"])
+    printed = capsys.readouterr().out
+    assert "no leaks between folds" in printed
+    assert "`leakcheck --training` also measures what a random split would claim" in printed
+    assert paths.LEAKS.is_file()
+    assert not paths.PROTOCOLS.exists()
 
 
 def test_shuffled_folds_split_recordings_and_change_nothing_else(

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -53,6 +54,20 @@ def test_every_fold_is_scored_once_by_networks_that_did_not_see_it(used: Reposit
     spread = predictions.assign(right=right).groupby("seed")["right"].mean().std(ddof=1)
     assert abs(figures["std_over_seeds"] - spread) < 1e-9
     assert f" over folds and ± {spread:.1%} over 2 seeds; " in output
+
+
+def test_the_leak_check_says_how_long_it_will_train_and_uses_units_that_are_kept(
+    scored: Repository, tmp_path: Path
+) -> None:
+    repository = scored.copy(tmp_path / "clone")
+    output = repository.ok("python -m pipeline leakcheck --training")
+    # the three units of the dataset's own folds are those of the cross-validation
+    announced = re.search(r"now training 3 networks, which will take about \d+ (s|m)", output)
+    assert announced, output
+    assert announced.start() < output.index("random split")
+    again = repository.ok("python -m pipeline leakcheck --training")
+    assert "now training" not in again
+    assert again.splitlines()[-1].split(" [")[0] == output.splitlines()[-1].split(" [")[0]
 
 
 def test_without_validation_all_other_folds_train_and_the_last_epoch_counts(
