@@ -77,11 +77,10 @@ def measure(
     network = fit.fit(data, settings.train, f"without {', '.join(unknown)}").model
 
     def predict(features: np.ndarray, of: pd.DataFrame) -> pd.DataFrame:
-        inputs = fit.network_input(features, data.spec)
-        return predictions.by_clip(of, network.predict(inputs, batch_size=64, verbose=0), known)
+        return predictions.by_clip(of, fit.predict(network, features, data.spec), known)
 
     codes = data.validation[1].argmax(axis=1)
-    before = network.predict(data.validation[0], batch_size=64, verbose=0)
+    before = fit.predict(network, data.validation[0], data.spec)
     calibration.build_in(network, calibration.fit_temperature(before, codes))
     validation = predict(array[folds.validation], index.iloc[folds.validation])
     threshold = calibration.threshold(

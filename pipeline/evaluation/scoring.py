@@ -12,7 +12,7 @@ from pipeline.data.feature_store import Features
 from pipeline.data.split import Split
 from pipeline.evaluation import metrics, plots, search_plots
 from pipeline.params import EvaluateParams
-from pipeline.sound.features import FeatureSpec
+from pipeline.sound.features import FeatureSpec, Rows
 from pipeline.tracking import runs
 from pipeline.training import calibration
 from pipeline.training.predictions import by_clip
@@ -47,8 +47,7 @@ def predictor(features: Features, spec: FeatureSpec) -> Predict:
     network = keras.saving.load_model(paths.MODEL)
 
     def predict(rows: np.ndarray) -> np.ndarray:
-        inputs = fit.network_input(features.array[rows], spec)
-        return np.asarray(network.predict(inputs, batch_size=64, verbose=0))
+        return fit.predict(network, Rows(features.array, rows), spec)
 
     return predict
 

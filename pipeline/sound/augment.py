@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.params import AugmentParams
-    from pipeline.sound.features import FeatureSpec
+    from pipeline.sound.features import FeatureSpec, Rows
 
     Floats = NDArray[np.float32]
 
@@ -34,7 +34,7 @@ CURVES = (1, 5)
 
 
 def examples(
-    clips: Floats,
+    clips: Floats | Rows,
     targets: Floats,
     rows: NDArray[np.intp],
     spec: FeatureSpec,
@@ -50,7 +50,7 @@ def examples(
 
     Parameters
     ----------
-    clips : array, shape (clips, bands, frames), float32
+    clips : array or Rows, shape (clips, bands, frames), float32
         The clips of the training folds, as :func:`pipeline.sound.features.extract` returns them.
     targets : array, shape (clips, classes), float32
         One-hot.
@@ -80,7 +80,7 @@ def examples(
 
 
 def _example(
-    clips: Floats,
+    clips: Floats | Rows,
     targets: Floats,
     row: int,
     spec: FeatureSpec,

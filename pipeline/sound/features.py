@@ -194,6 +194,35 @@ class FeatureSpec:
             raise UserError(f"{path} is not a feature spec: run the featurize stage.") from None
 
 
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Some rows of an array, read when they are asked for; the array may be larger than memory.
+
+    Attributes
+    ----------
+    array : array, shape (windows, bands, frames), float32
+        Normally memory-mapped.
+    rows : array, shape (rows,), int
+        Their numbers in `array`.
+    """
+
+    array: Floats
+    rows: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Return the numbers of rows, bands and frames."""
+        _, bands, frames = self.array.shape
+        return len(self.rows), bands, frames
+
+    def __getitem__(self, wanted: int | np.integer | slice | NDArray[np.intp]) -> Floats:
+        """Return the features of one row, or a copy of those of several."""
+        return self.array[self.rows[wanted]]
+
+
 ARRAYS = ("window", "filterbank", "dct", "slopes", "mean", "std")
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from pipeline import params, paths, tables
 from pipeline.data import feature_store, preflight
-from pipeline.sound.features import make_spec
+from pipeline.sound.features import FeatureSpec, make_spec
 
 NAMES = {"logmel": "log-mel", "mfcc": "MFCC", "stft": "STFT"}
 """Usual names of the kinds of features."""
@@ -53,16 +53,16 @@ def main() -> str:
         ) as features,
     ):
         index = feature_store.write(clips[list(feature_store.COLUMNS)], features, spec)
+    return _line(len(files), sound, len(index), spec, time.monotonic() - started)
+
+
+def _line(clips: int, sound: float, windows: int, spec: FeatureSpec, took: float) -> str:
+    if sound < 100:
+        length = f"{sound:.0f} s"
+    else:
+        length = f"{sound / 60:.0f} min" if sound < 3570 else f"{sound / 3600:,.1f} h"
     bands, frames = spec.shape
     return (
-        f"{len(files)} clips, {duration(sound)} of sound -> {len(index):,} windows of"
-        f" {bands} x {frames} {NAMES[spec.kind]}, {sound / (time.monotonic() - started):,.0f} x"
-        " real time"
+        f"{clips} clips, {length} of sound -> {windows:,} windows of {bands} x {frames}"
+        f" {NAMES[spec.kind]}, {sound / took:,.0f} x real time"
     )
-
-
-def duration(seconds: float) -> str:
-    """Write a duration in the unit that suits it: seconds, minutes or hours."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 3570 else f"{seconds / 3600:,.1f} h"

@@ -38,9 +38,9 @@ def train(data: fit.Data, params: TrainParams) -> Trained:
     started, cpu_started = time.monotonic(), time.process_time()
     fitted = fit.fit(data, params, "train", store.epoch_logger())
     seconds = time.monotonic() - started
-    inputs, targets = data.validation
+    clips, targets = data.validation
     temperature = calibration.fit_temperature(
-        fitted.model.predict(inputs, batch_size=64, verbose=0), targets.argmax(axis=1)
+        fit.predict(fitted.model, clips, data.spec), targets.argmax(axis=1)
     )
     calibration.build_in(fitted.model, temperature)
     metrics = {

@@ -13,25 +13,32 @@ from pipeline.data.split import Split
 from pipeline.errors import UserError
 from pipeline.params import TrainParams
 from pipeline.sound import augment, features, networks
-from pipeline.sound.features import FeatureSpec
+from pipeline.sound.features import FeatureSpec, Rows
 from pipeline.training.objective import BEST
 from pipeline.training.random_streams import derived_seed, random_stream
 
 WARM_UP = 0.05
 """Share of the steps over which a cosine schedule rises to its full learning rate."""
 
+VALIDATION_BATCH = 32
+"""Windows that are validated at a time; Keras' own choice for an array."""
+
+
 Example = tuple[np.ndarray, np.ndarray]
-"""Features: array, shape (windows, bands, frames, 1), float32, unless another shape is given; and
-one-hot targets: array, shape (windows, classes), float32."""
+"""A batch. Features: array, shape (windows, bands, frames, 1), float32, normalised; and targets:
+array, shape (windows, classes), float32."""
+
+Clips = tuple[Rows, np.ndarray]
+"""Features in decibels, for augmentation; and one-hot targets: array, shape (windows, classes),
+float32."""
 
 
 @dataclass(frozen=True)
 class Data:
     """The clips that train a network and those that choose its epoch, without the test fold."""
 
-    train: Example
-    """Features in decibels, for augmentation: array, shape (windows, bands, frames), float32."""
-    validation: Example
+    train: Clips
+    validation: Clips
     """Empty if no fold validates."""
     spec: FeatureSpec
     """With the statistics of the training folds."""
@@ -53,7 +60,7 @@ class Fitted:
 def prepare(
     array: np.ndarray, index: pd.DataFrame, spec: FeatureSpec, split: Split, labels: list[str]
 ) -> Data:
-    """Compute the statistics of the training folds, encode labels, normalise the validation fold.
+    """Compute the statistics of the training folds and encode labels; features stay on the disk.
 
     Parameters
     ----------
@@ -75,8 +82,10 @@ def prepare(
     codes = index["label"].map({label: i for i, label in enumerate(labels)}).to_numpy()
     targets = np.eye(len(labels), dtype=np.float32)[codes]
 
-    validation = network_input(array[split.validation], spec), targets[split.validation]
-    return Data((array[split.train], targets[split.train]), validation, spec)
+    train, validation = (
+        (Rows(np.asarray(array), rows), targets[rows]) for rows in (split.train, split.validation)
+    )
+    return Data(train, validation, spec)
 
 
 def network_input(array: np.ndarray, spec: FeatureSpec) -> np.ndarray:
@@ -94,6 +103,29 @@ def network_input(array: np.ndarray, spec: FeatureSpec) -> np.ndarray:
     array, shape (windows, bands, frames, 1), float32
     """
     return features.normalise(array, spec)[..., np.newaxis]
+
+
+def predict(
+    network: keras.Model, clips: np.ndarray | Rows, spec: FeatureSpec, batch_size: int = 64
+) -> np.ndarray:
+    """Predict windows batch by batch, so that only some batches are in memory.
+
+    Parameters
+    ----------
+    network : keras.Model
+    clips : array or Rows, shape (windows, bands, frames), float32
+        Not normalised.
+    spec : FeatureSpec
+        The network's own, with statistics if it standardises.
+    batch_size : int
+        The last digits of the result depend on it.
+
+    Returns
+    -------
+    array, shape (windows, classes), float32
+    """
+    inputs = InOrder(clips, None, spec, batch_size)
+    return np.asarray(network.predict(inputs, verbose=0))
 
 
 def fit(
@@ -140,10 +172,10 @@ def fit(
     ]
     network = networks.average([member.model for member in members])
     best = members[0].best
-    inputs, targets = data.validation
-    if len(inputs):
+    clips, targets = data.validation
+    if len(clips):
         # the network is not compiled, or an optimiser that never ran would be saved with it
-        predictions = network.predict(inputs, verbose=0)
+        predictions = predict(network, clips, data.spec, VALIDATION_BATCH)
         log_loss = float(keras.metrics.CategoricalCrossentropy()(targets, predictions))
         accuracy = float(keras.metrics.CategoricalAccuracy()(targets, predictions))
         best = pd.Series({**best, BEST: log_loss, "val_accuracy": accuracy})
@@ -164,8 +196,9 @@ def _fit_one(
     keras.utils.clear_session()
     keras.utils.set_random_seed(params.seed)
     _deterministic()
-    inputs, targets = data.train
-    network = networks.build(params, inputs.shape[1:], targets.shape[1])
+    clips, targets = data.train
+    _, bands, frames = clips.shape
+    network = networks.build(params, (bands, frames), targets.shape[1])
     batches = Batches(data, params)
     steps = params.epochs * len(batches)
     network.compile(
@@ -183,6 +216,7 @@ def _fit_one(
     progress = _Progress(name, params.epochs, on_epoch)
     callbacks: list[keras.callbacks.Callback] = [progress, keras.callbacks.TerminateOnNaN()]
     validates = len(data.validation[0]) > 0
+    validation = InOrder(*data.validation, data.spec, VALIDATION_BATCH)
     if validates:
         callbacks.append(
             keras.callbacks.EarlyStopping(
@@ -195,7 +229,7 @@ def _fit_one(
     try:
         network.fit(
             batches,
-            validation_data=data.validation if validates else None,
+            validation_data=validation if validates else None,
             epochs=params.epochs,
             shuffle=False,  # Batches shuffles the clips
             callbacks=callbacks,
@@ -288,6 +322,40 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
         if self._params.balance:
             return balanced(self._targets.argmax(axis=1), rng)
         return rng.permutation(len(self._clips))
+
+
+class InOrder(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no types
+    """Windows in batches, in their order, normalised one batch at a time.
+
+    Parameters
+    ----------
+    clips : array or Rows, shape (windows, bands, frames), float32
+    targets : array, shape (windows, classes), float32, or None
+        None to predict.
+    spec : FeatureSpec
+    batch_size : int
+    """
+
+    def __init__(
+        self,
+        clips: np.ndarray | Rows,
+        targets: np.ndarray | None,
+        spec: FeatureSpec,
+        batch_size: int,
+    ) -> None:
+        super().__init__()
+        self._clips, self._targets = clips, targets
+        self._spec = spec
+        self._size = batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._clips) / self._size)
+
+    def __getitem__(self, batch: int) -> tuple[np.ndarray, ...]:
+        """Return one batch: features, and targets if there are any."""
+        rows = slice(batch * self._size, (batch + 1) * self._size)
+        inputs = network_input(self._clips[rows], self._spec)
+        return (inputs,) if self._targets is None else (inputs, self._targets[rows])
 
 
 class _Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types

@@ -24,6 +24,7 @@ from pipeline.data import split
 from pipeline.data.feature_store import read as read_features
 from pipeline.errors import UserError
 from pipeline.params import CrossvalParams, TrainParams
+from pipeline.sound.features import Rows
 from pipeline.tracking import provenance
 from pipeline.training import code_hash, workers
 from pipeline.training.objective import BEST
@@ -188,9 +189,8 @@ def run_unit(
     chosen = params.with_values(train, {"seed": unit.seed})
     fitted = fit.fit(data, chosen, f"fold {unit.fold}, seed {unit.seed}")
     cpu_seconds = time.process_time() - started
-    probabilities = fitted.model.predict(
-        fit.network_input(featurized.array[folds.test], data.spec), batch_size=64, verbose=0
-    )
+    test = Rows(featurized.array, folds.test)
+    probabilities = fit.predict(fitted.model, test, data.spec)
     predictions = tabulate(index.iloc[folds.test], probabilities, labels)
     validated = [key for key in (BEST, "val_accuracy") if key in fitted.best]
     result = {

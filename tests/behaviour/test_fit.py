@@ -117,8 +117,8 @@ def test_the_best_epoch_is_kept_and_not_the_last() -> None:
     fitted = fit.fit(data, TRAIN, "test")
     losses = fitted.history["val_log_loss"]
     assert fitted.best["epoch"] < len(losses)
-    inputs, targets = data.validation
-    of_truth = (fitted.model.predict(inputs, verbose=0) * targets).sum(axis=1)
+    clips, targets = data.validation
+    of_truth = (fit.predict(fitted.model, clips, data.spec) * targets).sum(axis=1)
     kept = -np.log(np.maximum(of_truth, 1e-7)).mean()
     assert kept == pytest.approx(losses.min(), rel=1e-2)
 
@@ -141,21 +141,39 @@ def test_training_does_not_depend_on_the_test_fold() -> None:
     spoilt[split.test] = 1e6
     relabelled.loc[split.test, "label"] = LABELS[0]
     after = fit.prepare(spoilt, relabelled, SPEC, split, LABELS)
-    for one, other in zip(
-        (*before.train, *before.validation, before.spec.mean, before.spec.std),
-        (*after.train, *after.validation, after.spec.mean, after.spec.std),
-        strict=True,
+    for (clips, targets), (same_clips, same_targets) in (
+        (before.train, after.train),
+        (before.validation, after.validation),
     ):
-        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(clips[:], same_clips[:])
+        np.testing.assert_array_equal(targets, same_targets)
+    np.testing.assert_array_equal(before.spec.mean, after.spec.mean)
+    np.testing.assert_array_equal(before.spec.std, after.spec.std)
+
+
+def test_features_are_read_from_the_disk_batch_by_batch(tmp_path: Path) -> None:
+    array, index, split = dataset()
+    np.save(tmp_path / "features.npy", array)
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
+    data = fit.prepare(mapped, index, SPEC, split, LABELS)
+    for clips, _ in (data.train, data.validation):
+        assert np.shares_memory(clips.array, mapped)
+    fitted = fit.fit(data, params.with_values(TRAIN, {"epochs": 2}), "test")
+    whole = fit.network_input(array[split.test], data.spec)
+    np.testing.assert_array_equal(
+        fit.predict(fitted.model, features.Rows(mapped, split.test), data.spec, batch_size=7),
+        fitted.model.predict(whole, batch_size=7, verbose=0),
+    )
 
 
 def test_statistics_are_of_the_training_folds_alone() -> None:
     array, index, split = dataset()
     data = fit.prepare(array, index, SPEC, split, LABELS)
-    inputs = fit.network_input(data.train[0], data.spec)
+    inputs = fit.network_input(data.train[0][:], data.spec)
     np.testing.assert_allclose(inputs.mean(axis=(0, 2, 3)), 0, atol=1e-3)
     np.testing.assert_allclose(inputs.std(axis=(0, 2, 3)), 1, atol=1e-3)
-    assert np.abs(data.validation[0].mean(axis=(0, 2, 3))).max() > 1e-3
+    validation = fit.network_input(data.validation[0][:], data.spec)
+    assert np.abs(validation.mean(axis=(0, 2, 3))).max() > 1e-3
 
 
 def test_patience_ends_a_training_that_gets_no_better() -> None:
@@ -236,8 +254,8 @@ def test_an_ensembles_figures_are_those_of_the_average(
     array, index, split = dataset()
     data = fit.prepare(array, index, SPEC, split, LABELS)
     fitted = fit.fit(data, params.with_values(TRAIN, {"epochs": 2, "ensemble": 2}), "both")
-    inputs, targets = data.validation
-    out = fitted.model.predict(inputs, verbose=0)
+    clips, targets = data.validation
+    out = fit.predict(fitted.model, clips, data.spec)
     loss = -np.log((out * targets).sum(axis=1)).mean()
     assert fitted.best["val_log_loss"] == pytest.approx(loss, rel=1e-3)
     assert fitted.best["val_log_loss"] != fitted.history["val_log_loss"].min()

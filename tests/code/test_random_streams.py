@@ -11,6 +11,7 @@ import pytest
 from pipeline import params
 from pipeline.params import Choices, Range
 from pipeline.sound import augment
+from pipeline.sound.features import Rows
 from pipeline.training import search, trial
 from pipeline.training.random_streams import derived_seed, random_stream
 
@@ -57,7 +58,8 @@ def test_the_shuffle_of_an_epoch_is_not_the_stream_of_its_first_batch(
     monkeypatch.setattr(augment, "examples", recorded)
     monkeypatch.setattr(fit, "network_input", lambda clips, _: clips)
     clips = np.arange(64, dtype=np.float32).reshape(64, 1, 1)
-    data = fit.Data((clips, np.zeros((64, 2), np.float32)), (clips[:0], clips[:0]), None)  # type: ignore[arg-type]
+    everything = Rows(clips, np.arange(64)), np.zeros((64, 2), np.float32)
+    data = fit.Data(everything, everything, None)  # type: ignore[arg-type]
     batches = fit.Batches(data, params.with_values(SETTINGS.train, {"batch_size": 64}))
     for _ in range(3):
         order, _targets = batches[0]
