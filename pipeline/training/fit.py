@@ -305,8 +305,9 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
         seed, epoch = self._params.seed, self._epoch
         order = self._order(random_stream(seed, "shuffle", epoch))
         rows = order[batch * size : (batch + 1) * size]
-        clips, targets = self._clips[rows], self._targets[rows]
-        if self._params.augment:
+        if not self._params.augment:
+            clips, targets = self._clips[rows], self._targets[rows]
+        else:
             rng = random_stream(seed, "augment", epoch, batch)
             partners = order if self._params.balance else None
             clips, targets = augment.examples(

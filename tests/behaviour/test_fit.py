@@ -285,8 +285,9 @@ def test_a_balanced_epoch_has_equally_many_clips_of_every_class(
 def batches_of(targets: np.ndarray, **train: Any) -> list[np.ndarray]:
     """Return the targets of one epoch's batches for clips with these targets."""
     clips = np.random.default_rng(0).uniform(-60, 0, (len(targets), *SPEC.shape))
-    example = clips.astype(np.float32), targets
-    spec = SPEC.with_statistics(*features.statistics(example[0], np.arange(len(targets))))
+    array = clips.astype(np.float32)
+    example = features.Rows(array, np.arange(len(targets))), targets
+    spec = SPEC.with_statistics(*features.statistics(array))
     chosen = params.with_values(SETTINGS.train, {"batch_size": 10, "augment.mix": 1.0, **train})
     batches = fit.Batches(fit.Data(example, example, spec), chosen)
     return [batches[number][1] for number in range(len(batches))]
