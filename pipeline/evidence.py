@@ -73,7 +73,7 @@ def remarks(
     tested = classes[classes["clips"] > 0]
     absent = classes.loc[classes["clips"] == 0, "label"].tolist()
     small = tested.loc[tested["recordings"] < JUDGED, "label"].tolist()
-    rare = classes.loc[classes["recordings_in_all"] < FEW, "label"].tolist()
+    few = rare(classes.set_index("label")["recordings_in_all"])
     found = [_about_interval(figures)]
     if absent:
         found.append(f"Not in the test fold, so not counted: {listed(absent, most)}.")
@@ -85,11 +85,42 @@ def remarks(
         )
     if any(found) and not all_folds:
         found.append(f"`{CROSSVAL}` tests every recording once.")
-    elif found[0] and not rare:
+    elif found[0] and not few:
         found.append("More recordings would make it narrower.")
-    if rare:
-        found.append(f"Record more of {listed(rare, most)}: fewer than {FEW} recordings in all.")
+    found.append(too_few(few, len(classes), most=most))
     return [sentence for sentence in found if sentence]
+
+
+def rare(recordings: "pd.Series[int]") -> list[str]:
+    """List the labels with too few recordings in all folds together to be judged well."""
+    return [str(label) for label in recordings.index[recordings < FEW]]
+
+
+def too_few(
+    labels: Sequence[str], classes: int, *, most: int = NAMED, unit: str = "recording"
+) -> str:
+    """Ask for more recordings of classes that cannot be judged well.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        As :func:`rare` returns them.
+    classes : int
+        Number of classes.
+    most : int
+        Maximum number of classes to name.
+    unit : str
+        What is counted.
+
+    Returns
+    -------
+    str
+        A sentence; empty if there is no such class.
+    """
+    if not labels:
+        return ""
+    named = "every class" if len(labels) == classes else listed(labels, most)
+    return f"Record more of {named}: fewer than {FEW} {unit}s in all."
 
 
 def _about_interval(figures: Mapping[str, Any]) -> str:

@@ -64,10 +64,19 @@ class FolderParams(Section):
     folds: int = Field(
         ge=3, description="number of folds to make, if the folder does not define any"
     )
+    group: str | None = Field(
+        default=None,
+        min_length=1,
+        description="what clips share that must stay in one fold, whatever their label: `parent`"
+        " (the name of the folder that a file is in), a column of `clips.csv` such as `speaker`, or"
+        " a regular expression with one group that finds it in the path; `file`: nothing, each file"
+        " is a recording; null: the recordings of `pattern` and `clips.csv`, or each file, and"
+        " `download` warns if file names suggest otherwise",
+    )
     pattern: str | None = Field(
-        description="regular expression that finds the recording, the fold, or both, in a path"
-        " inside the folder, by groups named `recording` and `fold`; null: each file is"
-        " a recording"
+        description="regular expression that finds properties of a clip in its path inside the"
+        " folder, by groups named `label`, `recording`, `fold`, or as `group` says; null: the label"
+        " is the first folder"
     )
 
 

@@ -13,11 +13,9 @@ from tqdm.auto import tqdm
 
 from pipeline import cpus, paths
 from pipeline.data.datasets import Dataset
+from pipeline.data.datasets.folds import FEWEST
 from pipeline.errors import UserError
 from pipeline.sound import decoding, silence
-
-FEWEST_FOLDS = 3
-"""Smallest number of folds: one each to test, validate and train."""
 
 LONGEST_USUAL = 10.0
 """Longest window in seconds that :func:`usual_seconds` chooses, so that a few long recordings do
@@ -58,15 +56,15 @@ def check(table: pd.DataFrame) -> None:
             f"The recording {folds.idxmax()} is in {folds.max()} folds, so the model would be"
             " tested on a recording that it was trained on: keep all its clips in one fold."
         )
-    if table["fold"].nunique() < FEWEST_FOLDS:
+    if table["fold"].nunique() < FEWEST:
         raise UserError(
-            f"The clips are in {table['fold'].nunique()} folds and {FEWEST_FOLDS} are needed (to"
+            f"The clips are in {table['fold'].nunique()} folds and {FEWEST} are needed (to"
             " train, to validate, to test): divide them into more folds."
         )
     spread = table.groupby("label")["fold"].nunique()
-    if spread.min() < FEWEST_FOLDS:
+    if spread.min() < FEWEST:
         raise UserError(
-            f"The label {spread.idxmin()} is in {spread.min()} folds and {FEWEST_FOLDS} are"
+            f"The label {spread.idxmin()} is in {spread.min()} folds and {FEWEST} are"
             " needed to train, validate and test it: add recordings or leave the label out."
         )
 
@@ -220,6 +218,7 @@ def card(
     origin: str,
     as_published: bool | None,
     corrections: dict[str, str | int],
+    grouped_by: str,
 ) -> dict[str, Any]:
     """Describe the dataset for the later stages and for the model made from it.
 
@@ -236,6 +235,8 @@ def card(
         As :func:`is_as_published` returns it.
     corrections : dict
         As :func:`pipeline.data.corrections.facts` returns it.
+    grouped_by : str
+        As :func:`pipeline.data.datasets.grouping.named` returns it.
 
     Returns
     -------
@@ -251,6 +252,7 @@ def card(
         "clip_seconds": window_seconds(dataset, clips),
         "labels": sorted(clips["label"].unique()),
         "folds": sorted(int(fold) for fold in clips["fold"].unique()),
+        "grouped_by": grouped_by,
         **_numbers(clips, rejected),
         **corrections,
         "sha256": content_hash(paths.AUDIO, clips["path"]),

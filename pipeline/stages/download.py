@@ -6,8 +6,8 @@ The ``dataset`` section of ``params.yaml`` says which dataset. Label corrections
 are applied, and clips that cannot be used are left out. The result is in ``data/``.
 """
 
-from pipeline import drawing, params, paths, tables
-from pipeline.data import corrections, datasets, preflight, prepare, source
+from pipeline import drawing, evidence, params, paths, tables
+from pipeline.data import corrections, datasets, groups, preflight, prepare, source
 from pipeline.data.fetch import printable
 from pipeline.data.overview import overview
 from pipeline.errors import UserError
@@ -66,16 +66,20 @@ def main() -> str:
     prepare.copy_clips(root, clips["path"].to_list())
     tables.write(paths.CLIPS, clips)
     used_corrections = corrected_rows[~corrected_rows["path"].isin(rejected["path"])]
+    grouped_by = groups.named(clips, settings)
     card = prepare.card(
-        dataset, clips, len(rejected), origin, as_published, corrections.facts(used_corrections)
-    )
+        dataset, clips, len(rejected), origin, as_published,
+        corrections.facts(used_corrections), grouped_by,
+    )  # fmt: skip
     summary = prepare.summary(clips, len(rejected))
     tables.write_json(paths.DATASET, card)
     tables.write_json(paths.SUMMARY, summary)
     drawing.save(overview(clips, dataset.title), paths.SUMMARY_PLOT)
     where = f" from {printable(settings.source or str(paths.SOUNDS))}" if origin == "local" else ""
-    return (
+    return evidence.lines(
         f"{dataset.name}{where}: {len(clips)} clips of {summary['classes']} classes in"
         f" {summary['folds']} folds ({summary['recordings']} recordings, {summary['hours']:.1f} h),"
         f" {len(rejected)} rejected"
+        f"{groups.assumed(clips, settings, grouped_by)}",
+        groups.remarks(clips, settings, grouped_by),
     )

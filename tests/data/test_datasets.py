@@ -219,8 +219,8 @@ def test_notes_and_the_readme_do_not_count_as_clips(tmp_path: Path) -> None:
     ("pattern", "sentence"),
     [
         ("(?P<recording>", "is not a regular expression"),
-        (r"day\d", "needs a group named recording or fold"),
-        (r"(?P<day>\d)", "needs a group named recording or fold"),
+        (r"day\d", "needs a group named label, recording or fold"),
+        (r"(?P<day>\d)", "nothing uses day"),
         (r"dog/(?P<recording>.+)_", "does not match cat/day0_0.wav"),
         (r"(?P<fold>day\d)", "'day0', which is not a whole number"),
     ],
@@ -253,7 +253,7 @@ def test_a_wrong_table_is_one_sentence(lines: list[str], sentence: str, tmp_path
 
 def test_a_label_with_fewer_recordings_than_folds_is_named(tmp_path: Path) -> None:
     grow(own(tmp_path), "owl/a.wav", "owl/b.wav")
-    with pytest.raises(UserError, match=r"owl has too few recordings \(2\) for 3 folds.*folds"):
+    with pytest.raises(UserError, match=r"owl has too few recordings \(2\) for 3 folds: add"):
         read("folder", tmp_path)
 
 

@@ -1,17 +1,18 @@
-"""Read a folder of your own recordings with one sub-folder per label."""
+"""Read a folder of your own recordings: labels, groups and folds from names, or from a table."""
 
 import re
 from pathlib import Path
 
 import pandas as pd
 
-from pipeline.data.datasets import metadata
+from pipeline.data.datasets import folds, grouping, metadata
 from pipeline.data.datasets.metadata import clip_paths, whole_numbers
 from pipeline.errors import UserError
-from pipeline.params import DatasetParams
+from pipeline.params import DatasetParams, FolderParams
 
 TABLE = "clips.csv"
-"""Optional table in the folder, with ``path`` and any of ``label``, ``fold``, ``recording``."""
+"""Optional table in the folder: ``path``, any of ``label``, ``fold`` and ``recording``, and others
+to group by."""
 
 _GIVEN = ["label", "fold", "recording"]
 
@@ -21,9 +22,9 @@ def read(root: Path, params: DatasetParams) -> pd.DataFrame:
 
     The label, fold and recording of a clip come from ``clips.csv``; what it does not give comes
     from ``dataset.folder.pattern``, applied to the path. Otherwise the label is the first folder of
-    the path, and every file counts as a recording of its own. If no clip has a fold, folds are made
-    so that recordings stay whole and labels are spread evenly; the same files always give the same
-    folds.
+    the path, and every file counts as a recording of its own. ``dataset.folder.group`` says which
+    clips belong together instead. If no clip has a fold, folds are made so that recordings stay
+    whole and labels are spread evenly; the same files always give the same folds.
 
     Parameters
     ----------
@@ -40,25 +41,24 @@ def read(root: Path, params: DatasetParams) -> pd.DataFrame:
     Raises
     ------
     UserError
-        When ``clips.csv`` or the pattern is wrong, when only some clips have a fold, or when a
-        label has fewer recordings than there are folds.
+        When ``clips.csv``, the pattern or the group is wrong, when only some clips have a fold, or
+        when a label has fewer recordings or groups than there are folds.
     """
     paths = clip_paths(root)
     table = pd.DataFrame(index=pd.Index(paths, name="path"), columns=_GIVEN, dtype="str")
     table["label"] = [path.split("/")[0] if "/" in path else pd.NA for path in paths]
     if params.folder.pattern is not None:
-        table.update(_matches(paths, params.folder.pattern))
+        table = _updated(table, _matches(paths, params.folder))
     if (root / TABLE).is_file():
         rows = metadata.read(root / TABLE, ["path"])
         if rows["path"].duplicated().any():
             path = rows["path"][rows["path"].duplicated()].iloc[0]
             raise UserError(f"{root / TABLE} lists {path} twice: keep one of the lines.")
-        rows = rows.dropna(subset="path").set_index("path").reindex(columns=_GIVEN).astype("str")
-        table = table.reindex(table.index.union(rows.index))
-        table.update(rows)
+        table = _updated(table, rows.dropna(subset="path").set_index("path"))
     table = table.reset_index()
-    table["recording"] = table["recording"].fillna(table["path"])
+    table["recording"] = grouping.recordings(table, params.folder.group)
     table["fold"] = whole_numbers(table["fold"], "The fold of a clip")
+    table = table[["path", *_GIVEN]]
 
     usable = table["label"].notna()
     given = table.loc[usable, "fold"].notna()
@@ -68,11 +68,22 @@ def read(root: Path, params: DatasetParams) -> pd.DataFrame:
             f"{path} has no fold, but other clips have one: give a fold to all clips or to none."
         )
     if len(table.loc[usable, "label"].unique()) > 1 and not given.any():
-        table.loc[usable, "fold"] = _make_folds(table[usable], params.folder.folds)
+        by = grouping.named(params.folder.group, table)
+        table.loc[usable, "fold"] = folds.make(table[usable], params.folder.folds, by)
     return table
 
 
-def _matches(paths: list[str], pattern: str) -> pd.DataFrame:
+def _updated(table: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
+    """Put the known `values` into the table, also those of rows and columns that it lacks."""
+    columns = [*table, *(name for name in values if name not in table)]
+    table = table.reindex(index=table.index.union(values.index), columns=columns).astype("str")
+    table.update(values.astype("str"))
+    return table
+
+
+def _matches(paths: list[str], params: FolderParams) -> pd.DataFrame:
+    """Return what the groups of ``dataset.folder.pattern`` find, one column each."""
+    pattern = str(params.pattern)
     try:
         expression = re.compile(pattern)
     except re.error as error:
@@ -80,10 +91,11 @@ def _matches(paths: list[str], pattern: str) -> pd.DataFrame:
             f"dataset.folder.pattern {pattern!r} is not a regular expression ({error}): correct it."
         ) from None
     groups = expression.groupindex.keys()
-    if not groups or groups - {"recording", "fold"}:
+    if not groups or (others := sorted(groups - {*_GIVEN, params.group})):
+        unused = f"; nothing uses {others[0]}" if groups else ""
         raise UserError(
-            "dataset.folder.pattern needs a group named recording or fold, or both, and no other"
-            " group, as in '(?P<recording>.+)_[0-9]+'."
+            "dataset.folder.pattern needs a group named label, recording or fold, or the one that"
+            f" dataset.folder.group names, as in '(?P<recording>.+)_[0-9]+'{unused}."
         )
     rows = []
     for path in paths:
@@ -96,21 +108,3 @@ def _matches(paths: list[str], pattern: str) -> pd.DataFrame:
             )
         rows.append(match.groupdict())
     return pd.DataFrame(rows, index=pd.Index(paths, name="path"), dtype="str")
-
-
-def _make_folds(table: pd.DataFrame, folds: int) -> pd.Series:
-    """Spread whole recordings over folds, with each label as evenly as possible."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    recordings = table.groupby("label")["recording"].nunique()
-    if recordings.min() < folds:
-        label, count = recordings.idxmin(), recordings.min()
-        raise UserError(
-            f"The label {label} has too few recordings ({count}) for {folds} folds: add recordings,"
-            " or lower dataset.folder.folds (to at least 3)."
-        )
-    assigned = pd.Series(0, index=table.index, dtype="Int64")
-    split = StratifiedGroupKFold(folds).split(table, table["label"], table["recording"])
-    for number, (_, rows) in enumerate(split, start=1):
-        assigned.iloc[rows] = number
-    return assigned
