@@ -202,6 +202,25 @@ def test_clips_csv_takes_precedence(tmp_path: Path) -> None:
     assert row(table, "lost.wav")[0] is None
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("code", ["utf-8", "utf-8-sig"])
+def test_clips_csv_may_be_as_a_spreadsheet_writes_it(
+    separator: str, code: str, tmp_path: Path
+) -> None:
+    lines = ["path,recording", "dog/day0_0.wav,long walk, at night", "dog/day1_0.wav,long walk"]
+    text = "\r\n".join(line.replace(",", separator, 1) for line in lines)
+    (own(tmp_path) / "clips.csv").write_text(text, encoding=code, newline="")
+    table = read("folder", tmp_path)
+    assert row(table, "dog/day0_0.wav")[2] == "long walk, at night"
+    assert row(table, "dog/day1_0.wav")[2] == "long walk"
+
+
+def test_clips_csv_in_another_encoding_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    (own(tmp_path) / "clips.csv").write_text("path,recording\n", encoding="utf-16")
+    with pytest.raises(UserError, match=r"clips\.csv is not in UTF-8: save it with this encoding"):
+        read("folder", tmp_path)
+
+
 def test_a_label_may_be_a_link_to_a_folder_elsewhere_and_circles_end(tmp_path: Path) -> None:
     own(tmp_path / "elsewhere", recordings=9, takes=1)
     (tmp_path / "here/cat").mkdir(parents=True)

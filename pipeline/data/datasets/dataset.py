@@ -120,7 +120,8 @@ class Dataset:
         for path in table["path"]:
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
                 raise UserError(
-                    f"{self.title} lists {path}, which leads out of its folder: correct the path."
+                    f"The dataset's table lists {path}, which leads out of its folder: correct the"
+                    " path."
                 )
         if table["path"].duplicated().any():
             path = table["path"][table["path"].duplicated()].iloc[0]

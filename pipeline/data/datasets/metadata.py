@@ -73,7 +73,8 @@ def read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     Parameters
     ----------
     path : Path
-        A CSV file whose first line names the columns.
+        A CSV file in UTF-8 whose first line names the columns. Commas, semicolons or tabs separate
+        them: spreadsheets write semicolons where the comma is the decimal mark.
     columns : iterable of str
         Columns that the table must have.
 
@@ -92,11 +93,15 @@ def read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         # pandas would take a surplus cell for the name of the row and shift all others
         _refuse_surplus_cells(path)
         # Only an empty cell is null: "None" may be a label.
-        table = pd.read_csv(path, dtype="str", encoding="utf-8-sig", keep_default_na=False)
+        table = pd.read_csv(
+            path, sep=_separator(path), dtype="str", encoding="utf-8-sig", keep_default_na=False
+        )
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing, so the dataset is incomplete: get a complete copy."
         ) from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not in UTF-8: save it with this encoding.") from None
     except (ValueError, OSError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a CSV file ({error}): correct it.") from None
     for column in columns:
@@ -125,14 +130,21 @@ def line_of(path: Path, row: int) -> int:
 
 def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the line in which each record begins, and its cells; the first one names columns."""
+    separator = _separator(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
+        reader = csv.reader(file, delimiter=separator)
         line = 1
         for cells in reader:
             # pandas skips a blank line, but not a line with an empty cell in quotes
             if cells and not (len(cells) == 1 and cells[0] and not cells[0].strip(" \t")):
                 yield line, cells
             line = reader.line_num + 1
+
+
+def _separator(path: Path) -> str:
+    """Return the mark that occurs most often in the first line; a comma if none occurs."""
+    with path.open(encoding="utf-8-sig") as file:
+        return max(",;\t", key=file.readline().count)
 
 
 def _refuse_surplus_cells(path: Path) -> None:
