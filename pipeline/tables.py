@@ -24,6 +24,7 @@ TEXT_COLUMNS = frozenset(
         "predicted",
         "reason",
         "recording",
+        "source",
         "state",
         "subtype",
         "suggested",

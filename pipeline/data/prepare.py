@@ -12,6 +12,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from pipeline import cpus, paths
+from pipeline.data import annotations
 from pipeline.data.datasets import Dataset
 from pipeline.data.datasets.folds import FEWEST
 from pipeline.errors import UserError
@@ -70,7 +71,7 @@ def check(table: pd.DataFrame) -> None:
 
 
 def measure(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Decode every clip once and sort out those that cannot be used.
+    """Cut out labelled parts, decode every clip once, and sort out those that cannot be used.
 
     Parameters
     ----------
@@ -89,25 +90,31 @@ def measure(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame
 
     def one(clip: tuple[str, bool]) -> dict[str, Any]:
         path, labelled = clip
+        if path in problems:
+            return {"reason": problems[path]}
         if not labelled:
             return {"reason": "The clip has no label."}
-        if not (root / path).is_file():
+        file = annotations.file_of(root, path)
+        if not file.is_file():
             return {"reason": "The file is missing."}
         try:
-            info = decoding.probe(root / path)
+            info = decoding.probe(file)
         except decoding.AudioError as error:
             return {"reason": str(error)}
         if info.peak < silence.CLIP:
             return {"reason": "The clip is silent."}
         return {name: getattr(info, name) for name in MEASURED}
 
+    problems = annotations.cut(root, table)
     clips = list(zip(table["path"], table["label"].notna(), strict=True))
     with ThreadPool(cpus.available()) as pool:
         bar = tqdm(pool.imap(one, clips), "check", len(clips), unit="clip", disable=None)
         measured = pd.DataFrame(list(bar), columns=["reason", *MEASURED], index=table.index)
     usable = measured["reason"].isna()
     rejected = table[["path"]].join(measured["reason"])[~usable]
-    kept = table.join(measured[MEASURED].round({"seconds": 6}))[usable]
+    kept = table.drop(columns="problem", errors="ignore").join(
+        measured[MEASURED].round({"seconds": 6})
+    )[usable]
     return kept.astype({"fold": int, "sample_rate": int, "channels": int}), rejected
 
 
@@ -158,17 +165,20 @@ def copy_clips(root: Path, files: list[str]) -> None:
     """
     if paths.AUDIO.exists():
         shutil.rmtree(paths.AUDIO)
-    ours = root.resolve().is_relative_to(paths.DOWNLOADS.resolve())
-    for file in tqdm(files, "copy", unit="clip", disable=None):
-        target = paths.AUDIO / file
+    ours = paths.DOWNLOADS.resolve()
+    links = True
+    for path in tqdm(files, "copy", unit="clip", disable=None):
+        file, target = annotations.file_of(root, path), paths.AUDIO / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        if ours:  # nobody edits what was downloaded, so a link is as good as a copy
+        # nobody edits what was downloaded or cut out, so a link is as good as a copy
+        if links and file.resolve().is_relative_to(ours):
             try:
-                target.hardlink_to(root / file)
+                target.hardlink_to(file)
                 continue
             except OSError:
-                ours = False
-        shutil.copyfile(root / file, target)
+                links = False
+        shutil.copyfile(file, target)
+    shutil.rmtree(annotations.PARTS, ignore_errors=True)
 
 
 def content_hash(root: Path, files: Iterable[str]) -> str:

@@ -248,6 +248,27 @@ def blocks(
         raise AudioError("The clip is shorter than one sample at the requested rate.")
 
 
+def channel_blocks(source: Path | bytes) -> Iterator[Waveform]:
+    """Decode a clip block by block at its own sample rate, with its own channels.
+
+    Parameters
+    ----------
+    source : Path or bytes
+        An audio file, or its content.
+
+    Yields
+    ------
+    array, shape (samples, channels), float32
+
+    Raises
+    ------
+    AudioError
+        As :func:`load`.
+    """
+    with _open(source, lambda: None) as stream:
+        yield from stream.blocks
+
+
 def _mono_blocks(
     stream: _Stream, max_seconds: float | None, limits: Limits, in_time: Callable[[], None]
 ) -> Iterator[Waveform]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.data import annotations
 from pipeline.data.datasets import folds, grouping, metadata
 from pipeline.data.datasets.metadata import clip_paths, whole_numbers
 from pipeline.errors import UserError
@@ -25,6 +26,9 @@ def read(root: Path, params: DatasetParams) -> pd.DataFrame:
     the path, and every file counts as a recording of its own. ``dataset.folder.group`` says which
     clips belong together instead. If no clip has a fold, folds are made so that recordings stay
     whole and labels are spread evenly; the same files always give the same folds.
+
+    A recording with an annotation file beside it is not a clip. Its labelled parts are, and they
+    share its recording, group and fold, see :mod:`pipeline.data.annotations`.
 
     Parameters
     ----------
@@ -56,9 +60,13 @@ def read(root: Path, params: DatasetParams) -> pd.DataFrame:
             raise UserError(f"{root / TABLE} lists {path} twice: keep one of the lines.")
         table = _updated(table, rows.dropna(subset="path").set_index("path"))
     table = table.reset_index()
+    annotated = annotations.files(root, table["path"])
+    # The parts have labels, not the recording, so its folder may just as well name a place or day.
+    table["label"] = table["label"].mask(table["path"].isin(annotated))
     table["recording"] = grouping.recordings(table, params.folder.group)
     table["fold"] = whole_numbers(table["fold"], "The fold of a clip")
     table = table[["path", *_GIVEN]]
+    table = annotations.expand(table, annotated)
 
     usable = table["label"].notna()
     given = table.loc[usable, "fold"].notna()
