@@ -128,10 +128,15 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, record: Any) -> None:
-    """Write a JSON record, indented and with a final newline."""
+    """Write a JSON record, indented and with a final newline.
+
+    If writing fails, a record that was there before stays as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    path.write_text(text, encoding="utf-8")
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

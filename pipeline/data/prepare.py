@@ -156,6 +156,8 @@ def window_seconds(dataset: Dataset, clips: pd.DataFrame) -> float:
 def copy_clips(root: Path, files: list[str]) -> None:
     """Put the clips, and nothing else, into the stage's output folder.
 
+    The folder exists only if it has all of them, even if the stage is killed.
+
     Parameters
     ----------
     root : Path
@@ -163,12 +165,14 @@ def copy_clips(root: Path, files: list[str]) -> None:
     files : list of str
         POSIX paths relative to `root`. They are the same in the output folder.
     """
-    if paths.AUDIO.exists():
-        shutil.rmtree(paths.AUDIO)
+    unfinished = paths.AUDIO.with_name(f"{paths.AUDIO.name}.unfinished")
+    for old in (unfinished, paths.AUDIO):
+        if old.exists():
+            shutil.rmtree(old)
     ours = paths.DOWNLOADS.resolve()
     links = True
     for path in tqdm(files, "copy", unit="clip", disable=None):
-        file, target = annotations.file_of(root, path), paths.AUDIO / path
+        file, target = annotations.file_of(root, path), unfinished / path
         target.parent.mkdir(parents=True, exist_ok=True)
         # nobody edits what was downloaded or cut out, so a link is as good as a copy
         if links and file.resolve().is_relative_to(ours):
@@ -178,6 +182,7 @@ def copy_clips(root: Path, files: list[str]) -> None:
             except OSError:
                 links = False
         shutil.copyfile(file, target)
+    unfinished.replace(paths.AUDIO)
     shutil.rmtree(annotations.PARTS, ignore_errors=True)
 
 

@@ -48,6 +48,7 @@ def log(
     """
     client = store.connect()
     experiment_id = store.experiment(client, card["name"])
+    store.close_dead_runs(client, experiment_id)
     tags = {
         store.STAGE: "crossval",
         MLFLOW_RUN_NOTE: protocol(crossval.validate_),

@@ -63,6 +63,9 @@ def main() -> str:
     preflight.check_test_fold(parameters, clips)  # a fold may have lost all its clips
     preflight.check_features(parameters, prepare.window_seconds(dataset, clips))
 
+    # so that a later stage does not use the old tables with new clips if this one is killed
+    for described in (paths.CLIPS, paths.DATASET):
+        described.unlink(missing_ok=True)
     prepare.copy_clips(root, clips["path"].to_list())
     tables.write(paths.CLIPS, clips)
     used_corrections = corrected_rows[~corrected_rows["path"].isin(rejected["path"])]

@@ -203,10 +203,7 @@ def run_unit(
         "history": fitted.history.to_dict("list"),
         "predictions": predictions.to_dict("list"),
     }
-    file = unit_file(folder, unit)
-    part = file.with_suffix(".part")
-    tables.write_json(part, result)
-    part.replace(file)
+    tables.write_json(unit_file(folder, unit), result)
 
 
 def by_clip(units: list[Unit], results: list[dict[str, Any]]) -> pd.DataFrame:

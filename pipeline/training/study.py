@@ -48,14 +48,14 @@ def start(train: TrainParams, tune: TuneParams, dataset: str, test_fold: int) ->
         When the Optuna store cannot be reached.
     """
     study = open_study(study_name(tune, train, test_fold), tune)
-    if not study.get_trials(deepcopy=False):
-        about = {"dataset": dataset, "test_fold": test_fold}
+    about = {"dataset": dataset, "test_fold": test_fold}
+    if not about.keys() <= study.user_attrs.keys():
         enqueue_defaults(study, train, tune)
         if tune.warm_start:
             enqueue_last(study, about, tune)
-        for key, value in about.items():
+        for key, value in about.items():  # last, because they show that the rest is complete
             study.set_user_attr(key, value)
-    close_dead_trials(study)
+    close_dead_trials(study, tune)
     return study
 
 
@@ -136,7 +136,7 @@ def enqueue_defaults(study: optuna.Study, train: TrainParams, tune: TuneParams) 
     """Make the values of `train` the first trial, so that a search cannot make them worse."""
     defaults = first_trial(train, tune)
     if defaults is not None:
-        study.enqueue_trial(defaults)
+        study.enqueue_trial(defaults, skip_if_exists=True)
 
 
 def first_trial(train: TrainParams, tune: TuneParams) -> dict[str, Any] | None:
@@ -181,11 +181,12 @@ def enqueue_last(study: optuna.Study, about: dict[str, Any], tune: TuneParams) -
         study.enqueue_trial(valid, skip_if_exists=True)
 
 
-def close_dead_trials(study: optuna.Study) -> None:
+def close_dead_trials(study: optuna.Study, tune: TuneParams) -> None:
     """Close the running trials of processes on this machine that no longer exist.
 
     A trial that has written its values counts. Any other has failed, and its parameters are queued
-    again.
+    again. If it did not get all of them, only those that were fixed beforehand are queued: the
+    sampler suggests the others once more, and as it would have without the interruption.
     """
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if not is_dead(trial.user_attrs.get(PROCESS, "")):
@@ -194,7 +195,10 @@ def close_dead_trials(study: optuna.Study) -> None:
             trials.finish(study, trial.number, trial.user_attrs[VALUES])
         else:
             study.tell(trial.number, state=TrialState.FAIL)
-            study.enqueue_trial(trial.params)
+            complete = trial.params.keys() == tune.space.keys()
+            study.enqueue_trial(
+                trial.params if complete else trial.system_attrs.get("fixed_params", {})
+            )
 
 
 def resumed_run(client: MlflowClient, experiment_id: str, study: optuna.Study) -> str | None:

@@ -89,6 +89,14 @@ def test_a_write_that_fails_leaves_the_table_that_was_there(tmp_path: Path) -> N
     assert tables.read(path)["label"].to_list() == ["dog"]
 
 
+def test_a_write_that_fails_leaves_the_record_that_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    tables.write_json(path, {"label": "dog"})
+    with pytest.raises(UnicodeEncodeError):
+        tables.write_json(path, {"label": "\ud800"})
+    assert tables.read_json(path) == {"label": "dog"}
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

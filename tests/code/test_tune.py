@@ -10,6 +10,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation import search_plots
 from pipeline.params import Choices, Range
 from pipeline.tracking import processes, provenance, store
+from pipeline.training import search
 from pipeline.training import study as studies
 from pipeline.training.objective import BEST
 from pipeline.training.trial import PARAMETERS, RUN, VALUES, OnEpoch, attempt, suggest
@@ -118,7 +119,7 @@ def test_a_failed_trial_counts_and_is_not_run_again(
     with pytest.raises(UserError, match=r"All 1 trials of the search failed\. .*: the network is"):
         choose(finished(study), SETTINGS.tune)
     run_trial(study, 0.5)
-    studies.close_dead_trials(study)
+    studies.close_dead_trials(study, SETTINGS.tune)
     trials = finished(study)
     assert len(study.trials) == len(trials) == 2
     assert choose(trials, SETTINGS.tune).number == 1
@@ -256,11 +257,56 @@ def test_trials_that_finished_before_a_search_was_killed_count(
         if outcome is not ...:
             trial.report(0.3, 1)
             trial.set_user_attr(VALUES, outcome)
-    studies.close_dead_trials(study)
+    only_dropout = {"dropout": Range(low=0.1, high=0.5)}
+    studies.close_dead_trials(study, SETTINGS.tune.model_copy(update={"space": only_dropout}))
     states = [trial.state.name for trial in study.get_trials()]
     assert states == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "WAITING"]
     assert study.trials[4].system_attrs["fixed_params"] == study.trials[3].params
     assert [trial.number for trial in finished(study)] == [0, 1, 2]
+
+
+def test_a_search_killed_while_it_suggests_values_suggests_the_same_ones_again(
+    address_of_studies: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies, "is_dead", lambda process: process == "dead")
+    train, tune = settings(dropout=0.2, batch_size=32)
+
+    def suggested(study: optuna.Study, keys: list[str]) -> dict[str, Any]:
+        study.sampler = search.sampler(tune, len(finished(study)))
+        trial = study.ask()
+        trial.set_user_attr(processes.PROCESS, "dead")
+        for key in keys:
+            suggest(trial, key, tune.space[key])
+        return trial.params
+
+    def run(name: str, kill: bool) -> list[dict[str, Any]]:
+        study = studies.open_study(name, tune)
+        studies.enqueue_defaults(study, train, tune)
+        found = []
+        for value in (0.3, 0.2):
+            if kill:
+                suggested(study, ["dropout"])
+                studies.close_dead_trials(study, tune)
+            found.append(suggested(study, list(tune.space)))
+            study.trials[-1].set_user_attr(VALUES, [value])
+            study.tell(study.trials[-1].number, value)
+        return found
+
+    whole = run("whole", kill=False)
+    assert whole[0] == {"dropout": 0.2, "batch_size": 32}
+    assert run("killed", kill=True) == whole
+
+
+def test_a_search_killed_before_its_study_was_ready_still_tries_the_defaults_first(
+    address_of_studies: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies, "study_name", lambda *_: "name")
+    train, tune = settings(dropout=0.2, batch_size=32)
+    studies.enqueue_defaults(studies.open_study("name", tune), train, tune)
+    study = studies.start(train, tune, "foley", 1)
+    assert study.user_attrs == {"dataset": "foley", "test_fold": 1}
+    (trial,) = study.get_trials()
+    assert trial.system_attrs["fixed_params"] == {"dropout": 0.2, "batch_size": 32}
 
 
 def test_the_run_of_a_finished_trial_is_closed_if_the_store_had_failed(

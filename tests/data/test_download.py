@@ -322,6 +322,17 @@ def test_clips_of_an_earlier_run_are_removed(setup: Setup) -> None:
     assert not (paths.AUDIO / "dog/1.wav").exists()
 
 
+def test_a_copy_that_is_interrupted_does_not_count_as_the_dataset(setup: Setup) -> None:
+    setup()
+    sounds = own(paths.SOUNDS)
+    prepare.copy_clips(sounds, ["dog/1.wav"])
+    with pytest.raises(FileNotFoundError):
+        prepare.copy_clips(sounds, ["dog/1.wav", "dog/2.wav", "dog/missing.wav"])
+    assert not paths.AUDIO.exists()
+    prepare.copy_clips(sounds, ["dog/3.wav"])
+    assert [file.name for file in Path("data").rglob("*.wav")] == ["3.wav"]
+
+
 def test_your_own_clips_are_copied_and_not_linked(setup: Setup) -> None:
     sounds = own(paths.SOUNDS)
     setup()
