@@ -132,12 +132,14 @@ def clone(request: pytest.FixtureRequest, tmp_path: Path) -> Repository:
     return repository
 
 
-def uninterrupted(repository: Repository, stages: tuple[str, ...]) -> dict[str, float]:
+def uninterrupted(
+    repository: Repository, stages: tuple[str, ...], directly: bool = False
+) -> dict[str, float]:
     """Run the stages and measure how long each takes in a new process."""
     seconds = {}
     for stage in stages:
         started = time.monotonic()
-        process = start(repository, commands(stage)[0])
+        process = start(repository, commands(stage)[directly])
         output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
         seconds[stage] = time.monotonic() - started
@@ -156,14 +158,37 @@ def test_stages_that_were_killed_at_random_moments_give_the_same_results(
         killer.run(stage, KILLS)
     assert sum(killer.killed.values()) >= 0.75 * KILLS * len(STAGES), killer.killed
     print(*killer.log, sep="\n")
-    check_same(clone, reference, STAGES)
+    check_files(clone, reference)
+    check_search(clone, reference)
+    check_registry(clone, reference)
+    check_crossval(clone)
+    status = clone.ok("dvc status")
+    assert "changed outs" not in status
+    assert "changed deps" not in status
 
 
-def check_same(repository: Repository, reference: Repository, stages: tuple[str, ...]) -> None:
-    """Check that files, registry and runs are those of a run that nobody interrupted."""
+@pytest.mark.parametrize("clone", ["folder"], indirect=True)
+def test_clips_and_features_are_whole_after_kills(clone: Repository, tmp_path: Path) -> None:
+    reference = clone.copy(tmp_path / "reference")
+    stages = STAGES[:2]
+    killer = Killer(clone, uninterrupted(reference, stages, directly=True), random.Random(1))
+    for stage in stages:
+        for share in (0.7, 0.9):
+            killer.kill(stage, share, commands(stage)[1])
+        clone.ok(commands(stage)[1])
+    check_files(clone, reference)
+
+
+def check_files(repository: Repository, reference: Repository) -> None:
+    """Check that the files are those of a run that nobody interrupted, and that none is left."""
     for name in SAME:
+        assert (repository.folder / name).exists() == (reference.folder / name).exists(), name
         if (reference.folder / name).exists():
             assert digest(repository, name) == digest(reference, name), name
+    assert not list(leftovers(repository.folder))
+
+
+def check_search(repository: Repository, reference: Repository) -> None:
     best, expected = (
         json.loads((clone.folder / "models/best_params.json").read_text())
         for clone in (repository, reference)
@@ -173,16 +198,13 @@ def check_same(repository: Repository, reference: Repository, stages: tuple[str,
         expected["value"],
         expected["trial"] is None,
     )
-    assert not list(leftovers(repository.folder))
-    check_registry(repository, reference)
-    status = repository.ok("dvc status")
-    assert "changed outs" not in status
-    assert "changed deps" not in status
-    if "crossval" in stages:
-        (parent,) = finished_runs(repository, "crossval")
-        units = finished_runs(repository, "crossval unit")
-        of_parent = [u for u in units if u.data.tags["mlflow.parentRunId"] == parent.info.run_id]
-        assert len(of_parent) == 3
+
+
+def check_crossval(repository: Repository) -> None:
+    parent, *_ = finished_runs(repository, "crossval")
+    units = finished_runs(repository, "crossval unit")
+    of_parent = [u for u in units if u.data.tags["mlflow.parentRunId"] == parent.info.run_id]
+    assert len(of_parent) == 3
 
 
 def digest(repository: Repository, name: str) -> str:
