@@ -120,7 +120,8 @@ def too_few(
     if not labels:
         return ""
     named = "every class" if len(labels) == classes else listed(labels, most)
-    return f"Record more of {named}: fewer than {FEW} {unit}s in all."
+    has = "it has" if len(labels) == 1 else "each has"
+    return f"Record more of {named}: {has} fewer than {FEW} {unit}s."
 
 
 def _about_interval(figures: Mapping[str, Any]) -> str:

@@ -36,8 +36,8 @@ def main() -> str:
     table = dataset.clips(root, settings)
     if table["label"].isna().all():
         raise UserError(
-            f"There are no labelled clips in {root}: make one sub-folder per label there, or set"
-            " dataset.source."
+            f"There are no labelled clips in {root}: make one sub-folder per label there, find the"
+            " labels in the file names with dataset.folder.pattern, or set dataset.source."
         )
     corrected_rows = corrections.read(dataset.name)
     corrected = corrections.apply(table, corrected_rows)

@@ -60,7 +60,7 @@ def test_small_and_missing_classes_are_named() -> None:
         "Not in the test fold, so not counted: siren.",
         "Too few test recordings (fewer than 4) to judge horn, a, b and 1 more.",
         "`dvc repro crossval/dvc.yaml` tests every recording once.",
-        "Record more of horn: fewer than 10 recordings in all.",
+        "Record more of horn: it has fewer than 10 recordings.",
     ]
     assert "horn, a, b and c." in evidence.remarks(NARROW, table, most=9)[1]
 

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline import params
 from pipeline.data import datasets, prepare
+from pipeline.data.datasets import naming
 from pipeline.data.datasets.metadata import COLUMNS, clip_paths
 from pipeline.errors import UserError
 from pipeline.params import DatasetName, DatasetParams
@@ -234,12 +235,26 @@ def test_notes_and_the_readme_do_not_count_as_clips(tmp_path: Path) -> None:
     assert len(read("folder", tmp_path)) == 16
 
 
+def test_a_person_may_be_called_like_a_part_of_a_split() -> None:
+    people = ("anna", "ben", "dev", "val")
+    paths = [
+        f"{word}_{who}_{take}.wav" for word in ("yes", "no") for who in people for take in "12"
+    ]
+    clips = pd.DataFrame({"path": paths, "label": [path.split("_")[0] for path in paths]})
+    found = naming.sign(clips)
+    assert found is not None
+    assert sorted(found.parts.unique()) == list(people)
+
+
 @pytest.mark.parametrize(
     ("pattern", "sentence"),
     [
         ("(?P<recording>", "is not a regular expression"),
         (r"day\d", "needs a group named label, recording or fold"),
-        (r"(?P<day>\d)", "nothing uses day"),
+        (
+            r"(?P<day>\d)",
+            "finds the day of each file, but nothing uses it: set dataset.folder.group to day",
+        ),
         (r"dog/(?P<recording>.+)_", "does not match cat/day0_0.wav"),
         (r"(?P<fold>day\d)", "'day0', which is not a whole number"),
     ],

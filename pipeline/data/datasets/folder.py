@@ -99,11 +99,16 @@ def _matches(paths: list[str], params: FolderParams) -> pd.DataFrame:
             f"dataset.folder.pattern {pattern!r} is not a regular expression ({error}): correct it."
         ) from None
     groups = expression.groupindex.keys()
-    if not groups or (others := sorted(groups - {*_GIVEN, params.group})):
-        unused = f"; nothing uses {others[0]}" if groups else ""
+    if not groups:
         raise UserError(
             "dataset.folder.pattern needs a group named label, recording or fold, or the one that"
-            f" dataset.folder.group names, as in '(?P<recording>.+)_[0-9]+'{unused}."
+            " dataset.folder.group names, as in '(?P<recording>.+)_[0-9]+': add it."
+        )
+    if others := sorted(groups - {*_GIVEN, params.group}):
+        raise UserError(
+            f"dataset.folder.pattern finds the {others[0]} of each file, but nothing uses it: set"
+            f" dataset.folder.group to {others[0]}, or write (?:...) instead of"
+            f" (?P<{others[0]}>...)."
         )
     rows = []
     for path in paths:

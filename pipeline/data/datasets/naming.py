@@ -64,9 +64,9 @@ class Sign:
 
     def divides(self, labels: pd.Series) -> bool:
         """Whether it has enough values, which are more than the label or a split in other words."""
-        if self.parts.nunique() < FEWEST or self.parts.str.fullmatch(_SPLITS).any():
-            return False
-        return self.varies(labels)
+        # "dev" is a split, and the name of a person
+        splits = self.parts.str.fullmatch(_SPLITS).mean() >= MOSTLY
+        return self.parts.nunique() >= FEWEST and not splits and self.varies(labels)
 
     def varies(self, labels: pd.Series) -> bool:
         """Whether most labels have several values."""
