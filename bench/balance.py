@@ -3,9 +3,9 @@
     python -m bench.balance [esc10 foley] [--seeds 1 2] [--folder bench/units]
 
 The sets are ESC-10, of which every second class keeps 5 of its 40 clips, and `foley`, whose classes
-have from 100 recordings down to 5. Each fold is the test fold once, the others train, and the last
-epoch counts, so nothing is chosen. The settings are those of ``train``. Finished trainings are kept
-in `--folder`, so an interrupted measurement continues.
+have from 70 recordings down to 5. Each fold is the test fold once, the next one chooses the epoch,
+and the others train, as in a run of the pipeline. The settings are those of ``train``. Finished
+trainings are kept in `--folder`, so an interrupted measurement continues.
 """
 
 import argparse
@@ -30,15 +30,17 @@ class Set:
     """A dataset, and how many recordings of each class are kept in each fold."""
 
     kept: tuple[int | None, ...]
-    """By class in the order of the labels, with one clip each; None keeps all clips."""
+    """By class in the order of the labels; None keeps all."""
     source: Path | None = None
     foley: tuple[int, int] | None = None
-    """Number of folds, and of recordings per class and fold."""
+    """Number of folds, and of recordings per class and fold before some are left out."""
+    slices: int = 1
+    """Maximum number of clips of a recording that are kept."""
 
 
 SETS = {
     "esc10": Set((1, None) * 5, source=ESC10),
-    "foley": Set((20, 14, 10, 7, 5, 4, 3, 2, 1, 1), foley=(5, 20)),
+    "foley": Set((14, 14, 10, 7, 5, 4, 3, 2, 1, 1), foley=(5, 14), slices=2),
 }
 
 
@@ -77,30 +79,40 @@ def prepare(place: Path, name: str, chosen: Set) -> None:
     values["dataset"] |= {"name": name, "source": source and str(source.resolve())}
     if chosen.foley:
         made, recordings = chosen.foley
-        values["dataset"]["foley"] |= {"folds": made, "recordings": recordings, "slices": 1}
+        values["dataset"]["foley"] |= {
+            "folds": made,
+            "recordings": recordings,
+            "slices": chosen.slices,
+        }
     with (place / paths.PARAMS).open("w", encoding="utf-8") as file:
         yaml.dump(values, file)
     with contextlib.chdir(place):
         print(f"{place}: {download.main()}", flush=True)
         clips, labels = tables.read(paths.CLIPS), tables.read_json(paths.DATASET)["labels"]
-        tables.write(paths.CLIPS, reduced(clips, dict(zip(labels, chosen.kept, strict=True))))
+        kept = dict(zip(labels, chosen.kept, strict=True))
+        tables.write(paths.CLIPS, reduced(clips, kept, chosen.slices))
         print(f"{place}: {featurize.main()}", flush=True)
 
 
-def reduced(clips: pd.DataFrame, kept: dict[str, int | None]) -> pd.DataFrame:
-    """Keep the first clip of the first recordings of each label in each fold.
+def reduced(clips: pd.DataFrame, kept: dict[str, int | None], slices: int) -> pd.DataFrame:
+    """Leave out recordings.
 
     Parameters
     ----------
     clips : DataFrame
         The clips table.
     kept : dict
-        Number of recordings per fold by label; None keeps all clips.
+        Number of recordings per fold to keep, by label; None keeps all.
+    slices : int
+        Maximum number of clips to keep of each of these recordings.
     """
     parts = []
     for (label, _), group in clips.groupby(["label", "fold"]):
-        number = kept[str(label)]
-        parts.append(group if number is None else group.drop_duplicates("recording").head(number))
+        if (number := kept[str(label)]) is None:
+            parts.append(group)
+            continue
+        first = group["recording"].drop_duplicates().head(number)
+        parts.append(group[group["recording"].isin(first)].groupby("recording").head(slices))
     return pd.concat(parts).sort_index()
 
 
@@ -109,7 +121,7 @@ def measure(
 ) -> dict[str, str]:
     """Cross-validate, and format the figures, which are means over the seeds."""
     train = params.with_values(settings.train, {"balance": balance})
-    how = settings.crossval.model_copy(update={"validate_": False, "workers": options.workers})
+    how = settings.crossval.model_copy(update={"validate_": True, "workers": options.workers})
     with contextlib.chdir(place):
         card = tables.read_json(paths.DATASET)
         units = [Unit(fold, seed) for seed in options.seeds for fold in card["folds"]]
@@ -126,6 +138,7 @@ def measure(
                 "accuracy": (of_seed["label"] == of_seed["predicted"]).mean(),
                 "balanced accuracy": figures["balanced_accuracy"],
                 "recall of small classes": classes.loc[small, "recall"].mean(),
+                "precision of small classes": classes.loc[small, "precision"].mean(),
                 "recall of the others": classes.loc[~small, "recall"].mean(),
                 "lowest recall": figures["worst_recall"],
             }

@@ -264,9 +264,10 @@ def balanced(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         Row numbers, in random order. The numbers of rows of two classes differ by at most one, and
         so do those of two clips of one class.
     """
-    shares = np.resize(rng.permutation(np.unique(codes)), codes.size)
+    classes = rng.permutation(np.unique(codes))
+    shares = np.resize(classes, codes.size)
     rows = np.empty(codes.size, np.intp)
-    for code in np.unique(codes):
+    for code in classes:
         places, own = np.flatnonzero(shares == code), np.flatnonzero(codes == code)
         rounds = math.ceil(places.size / own.size)
         drawn = np.concatenate([rng.permutation(own) for _ in range(rounds)])

@@ -21,6 +21,7 @@ EXPECTED = {
     "promote": "version 1",
     "search": "trials run, ",
     "serve": "path,",
+    "small-classes": "balanced_accuracy",
 }
 """What the output contains, for each guide whose commands can be run without other servers."""
 
