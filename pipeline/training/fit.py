@@ -23,6 +23,8 @@ WARM_UP = 0.05
 VALIDATION_BATCH = 32
 """Windows that are validated at a time; Keras' own choice for an array."""
 
+AHEAD = 3
+"""Batches that are made ahead of the training steps. Keras' own 10 take memory and no time off."""
 
 Example = tuple[np.ndarray, np.ndarray]
 """A batch. Features: array, shape (windows, bands, frames, 1), float32, normalised; and targets:
@@ -291,7 +293,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
     """
 
     def __init__(self, data: Data, params: TrainParams) -> None:
-        super().__init__()
+        super().__init__(max_queue_size=AHEAD)
         self._clips, self._targets = data.train
         self._spec = data.spec
         self._params = params
@@ -345,7 +347,7 @@ class InOrder(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
         spec: FeatureSpec,
         batch_size: int,
     ) -> None:
-        super().__init__()
+        super().__init__(max_queue_size=AHEAD)
         self._clips, self._targets = clips, targets
         self._spec = spec
         self._size = batch_size
