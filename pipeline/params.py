@@ -170,6 +170,13 @@ class FeatureParams(Section):
         description="what happens to a clip longer than a window: `cut` keeps the first window,"
         " `split` makes several windows"
     )
+    min_seconds: float = Field(
+        ge=0,
+        le=1,
+        description="minimum length of a clip, in seconds; a shorter clip is left out of the"
+        " dataset and not classified, and so is one whose sound is an impulse of less than a tenth"
+        " of it",
+    )
     standardise: bool = Field(
         description="scale each band to zero mean and unit standard deviation over the training"
         " folds"

@@ -16,6 +16,26 @@ SMALLEST: dict[Network, tuple[int, int]] = {"two_stream": (1, 6), "cnn": (1, 2),
 Keras takes seconds to import."""
 
 
+def check(settings: Params, clips: pd.DataFrame, clip_seconds: float) -> None:
+    """Refuse settings that do not suit each other or the clips.
+
+    Parameters
+    ----------
+    settings : Params
+    clips : DataFrame
+        The usable clips, with ``fold``.
+    clip_seconds : float
+        The dataset's clip length in seconds.
+
+    Raises
+    ------
+    UserError
+        Names the key and what to do.
+    """
+    check_features(settings, clip_seconds)
+    check_test_fold(settings, clips)
+
+
 def check_features(settings: Params, clip_seconds: float) -> None:
     """Refuse settings of the features that do not work together, or not with the network.
 

@@ -16,7 +16,7 @@ from pipeline.data import annotations
 from pipeline.data.datasets import Dataset
 from pipeline.data.datasets.folds import FEWEST
 from pipeline.errors import UserError
-from pipeline.sound import decoding, silence
+from pipeline.sound import decoding
 
 LONGEST_USUAL = 10.0
 """Longest window in seconds that :func:`usual_seconds` chooses, so that a few long recordings do
@@ -24,6 +24,28 @@ not make all windows long."""
 
 MEASURED = ["seconds", "sample_rate", "channels", "subtype"]
 """Properties of a clip that are measured by decoding it."""
+
+
+def check_labelled(root: Path, table: pd.DataFrame) -> None:
+    """Refuse a table of clips without a single label.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the clips.
+    table : DataFrame
+        With ``label``.
+
+    Raises
+    ------
+    UserError
+        Says how clips get labels.
+    """
+    if table["label"].isna().all():
+        raise UserError(
+            f"There are no labelled clips in {root}: make one sub-folder per label there, find the"
+            " labels in the file names with dataset.folder.pattern, or set dataset.source."
+        )
 
 
 def check(table: pd.DataFrame) -> None:
@@ -70,7 +92,9 @@ def check(table: pd.DataFrame) -> None:
         )
 
 
-def measure(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def measure(
+    root: Path, table: pd.DataFrame, min_seconds: float
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Cut out labelled parts, decode every clip once, and sort out those that cannot be used.
 
     Parameters
@@ -79,6 +103,8 @@ def measure(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame
         Folder of the clips.
     table : DataFrame
         As :meth:`pipeline.data.datasets.Dataset.clips` returns it.
+    min_seconds : float
+        Minimum length of a clip, see :mod:`pipeline.sound.audible`.
 
     Returns
     -------
@@ -98,11 +124,9 @@ def measure(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame
         if not file.is_file():
             return {"reason": "The file is missing."}
         try:
-            info = decoding.probe(file)
+            info = decoding.probe(file, min_seconds)
         except decoding.AudioError as error:
             return {"reason": str(error)}
-        if info.peak < silence.CLIP:
-            return {"reason": "The clip is silent."}
         return {name: getattr(info, name) for name in MEASURED}
 
     problems = annotations.cut(root, table)

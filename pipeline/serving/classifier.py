@@ -21,7 +21,8 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.serving.bundle import MODEL, SPEC, read_card
-from pipeline.sound import silence
+from pipeline.sound import audible
+from pipeline.sound.decoding import NoSoundError
 from pipeline.sound.features import FeatureSpec, extract, normalise, windows
 
 if TYPE_CHECKING:
@@ -80,10 +81,6 @@ def without_info_lines() -> Iterator[None]:
         with open(ours, "rb") as written:  # noqa: PTH123  # a descriptor
             lines = written.read().splitlines(keepends=True)
         os.write(2, b"".join(line for line in lines if not line.startswith(b"INFO: ")))
-
-
-class Silence(Exception):  # noqa: N818  # it describes the clip
-    """The clip is silent, so there is nothing to classify; the message is one sentence."""
 
 
 class Classifier:
@@ -163,8 +160,8 @@ class Classifier:
             Maximum number of windows; the rest of the clip is ignored.
         overlapping : bool
             If true, analyse a window every half window length, over the whole clip, and leave out
-            silent windows. If false, treat the clip as in training: cut or pad it to one window,
-            or split it.
+            windows without sound. If false, treat the clip as in training: cut or pad it to one
+            window, or split it.
 
         Returns
         -------
@@ -172,8 +169,8 @@ class Classifier:
 
         Raises
         ------
-        Silence
-            If all windows are silent.
+        NoSoundError
+            If no window holds a sound.
         """
         rate, samples = self.spec.sample_rate, self.spec.samples
         pieces: Sequence[Floats]
@@ -181,10 +178,15 @@ class Classifier:
             pieces, step = overlap(waveform, self.spec, most), samples // 2
         else:
             pieces, step = list(windows(waveform, self.spec)[:most]), samples
-        heard = [n for n, piece in enumerate(pieces) if np.abs(piece).max() > silence.WINDOW]
+        faults = [
+            # without the padding, which would be a step down from a constant offset
+            audible.fault(waveform[n * step :][:samples], rate, self.spec.min_seconds)
+            for n in range(len(pieces))
+        ]
+        heard = [n for n, fault in enumerate(faults) if fault is None]
         if not heard:
             length = min(waveform.size, (len(pieces) - 1) * step + samples) / rate
-            raise Silence(f"The clip is silent in its first {length:.3g} seconds.")
+            raise NoSoundError(f"The clip {faults[0]} in its first {length:.3g} seconds.")
         if not overlapping:
             heard = list(range(len(pieces)))
         starts = np.array(heard) * step / rate

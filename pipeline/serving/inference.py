@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.serving.classifier import Classifier, Prediction, Silence, envelope
+from pipeline.serving.classifier import Classifier, Prediction, envelope
 from pipeline.serving.monitoring import Metrics
 from pipeline.serving.prediction_log import PredictionLog
 from pipeline.serving.schema import (
@@ -64,7 +64,7 @@ class Inference:
         Raises
         ------
         RejectedError
-            If the clip cannot be decoded, is longer than allowed, or is silent.
+            If the clip cannot be decoded, is longer than allowed, or holds no sound.
         """
         waveform, prediction = self._predict(content, until, windows=windows)
         duration = waveform.size / self.classifier.spec.sample_rate
@@ -93,7 +93,8 @@ class Inference:
         settings, rate = self._settings, self.classifier.spec.sample_rate
         limits = decoding.Limits(settings.max_seconds, max(0.0, until - time.monotonic()))
         try:
-            waveform = decoding.load(content, rate, limits=limits)
+            least = self.classifier.spec.min_seconds
+            waveform = decoding.load(content, rate, limits=limits, min_seconds=least)
             prediction = self.classifier.predict(
                 waveform, settings.max_windows, overlapping=windows
             )
@@ -101,10 +102,10 @@ class Inference:
             raise RejectedError(422, str(error), "slow") from None
         except decoding.LimitError as error:
             raise RejectedError(422, str(error), "length") from None
+        except decoding.NoSoundError as error:
+            raise RejectedError(422, str(error), "silence") from None
         except decoding.AudioError as error:
             raise RejectedError(415, str(error), "format") from None
-        except Silence as error:
-            raise RejectedError(422, str(error), "silence") from None
         return waveform, prediction
 
     def _record(self, answer: dict[str, Any], prediction: Prediction) -> None:

@@ -19,7 +19,7 @@ from typing import IO
 
 from pipeline import cpus
 from pipeline.errors import UserError
-from pipeline.serving.classifier import Classifier, Silence
+from pipeline.serving.classifier import Classifier
 from pipeline.sound import decoding
 
 Row = dict[str, str]
@@ -194,9 +194,10 @@ def predict_file(file: Path, classifier: Classifier) -> Row:
     most = WINDOWS if spec.longer == "split" else 1
     try:
         # one second more than is analysed, because a resampler's last samples are not exact
-        wave = decoding.load(file, spec.sample_rate, most * spec.seconds + 1)
+        longest = most * spec.seconds + 1
+        wave = decoding.load(file, spec.sample_rate, longest, min_seconds=spec.min_seconds)
         prediction = classifier.predict(wave, most)
-    except (decoding.AudioError, Silence, OSError) as error:
+    except (decoding.AudioError, OSError) as error:
         return row | {"error": str(error)}
     best = int(prediction.probabilities.argmax())
     named = zip(classifier.labels, prediction.probabilities, strict=True)

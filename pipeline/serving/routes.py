@@ -38,7 +38,8 @@ MEANINGS = {
     408: "The request took too long to arrive.",
     413: "The request is too large, or has too many files.",
     415: "The file is not audio in a supported format.",
-    422: "The clip is too long, silent or too slow to decode, or the query is not valid.",
+    422: "The clip is too long or too short, holds no sound, or is too slow to decode; or the query"
+    " is not valid.",
     503: "The service is busy. `Retry-After` says how many seconds to wait.",
 }
 """Descriptions of the statuses of rejected requests."""

@@ -69,8 +69,8 @@ class Classification(BaseModel):
     model: ModelName
     windows: list[Window] | None = Field(
         None,
-        description="Only if requested: one window every half window length. Silent windows are"
-        " left out.",
+        description="Only if requested: one window every half window length. Windows without"
+        " sound are left out.",
     )
 
 

@@ -24,6 +24,7 @@ import soxr
 from numpy.typing import NDArray
 
 from pipeline.sound import containers
+from pipeline.sound.audible import Meter
 
 Waveform = NDArray[np.float32]
 
@@ -57,6 +58,10 @@ _CONTAINERS = "mov,matroska,ogg,wav,aac,amr,asf"
 
 class AudioError(Exception):
     """The clip cannot be used. The message is one sentence without the file's path."""
+
+
+class NoSoundError(AudioError):
+    """The clip can be decoded but holds no sound, see :mod:`pipeline.sound.audible`."""
 
 
 class LimitError(AudioError):
@@ -167,6 +172,7 @@ def load(
     sample_rate: int,
     max_seconds: float | None = None,
     limits: Limits | None = None,
+    min_seconds: float | None = None,
 ) -> Waveform:
     """Decode a clip to mono at one sample rate.
 
@@ -180,6 +186,8 @@ def load(
         Nothing beyond this time is decoded.
     limits : Limits, optional
         A clip beyond these is rejected. It is never in memory at its own sample rate.
+    min_seconds : float, optional
+        If given, a clip that is shorter or holds no sound is rejected.
 
     Returns
     -------
@@ -190,10 +198,12 @@ def load(
     ------
     AudioError
         When the source is not audio, is damaged or empty, or has samples that are not numbers.
+    NoSoundError
+        When the clip holds no sound, if `min_seconds` is given.
     LimitError
         When the clip is beyond the limits.
     """
-    wave = _joined(list(blocks(source, sample_rate, max_seconds, limits)))
+    wave = _joined(list(blocks(source, sample_rate, max_seconds, limits, min_seconds)))
     return wave if max_seconds is None else wave[: math.ceil(max_seconds * sample_rate)]
 
 
@@ -202,12 +212,13 @@ def blocks(
     sample_rate: int,
     max_seconds: float | None = None,
     limits: Limits | None = None,
+    min_seconds: float | None = None,
 ) -> Generator[Waveform]:
     """Decode a clip as :func:`load` does, block by block, so that only a block is in memory.
 
     Parameters
     ----------
-    source, sample_rate, max_seconds, limits
+    source, sample_rate, max_seconds, limits, min_seconds
         As for :func:`load`.
 
     Yields
@@ -217,11 +228,12 @@ def blocks(
 
     Raises
     ------
-    AudioError, LimitError
+    AudioError, NoSoundError, LimitError
         As :func:`load`, when the block in question is decoded.
     """
     limits = limits or Limits()
     until = time.monotonic() + limits.work_seconds
+    meter = None if min_seconds is None else Meter()
 
     def in_time() -> None:
         if time.monotonic() > until:
@@ -229,7 +241,7 @@ def blocks(
                 f"The clip takes longer than {limits.work_seconds:g} seconds to decode."
             )
 
-    with _open(source, in_time) as stream:
+    with _open(source, in_time, meter) as stream:
         resampler = None
         if stream.sample_rate != sample_rate:
             resampler = soxr.ResampleStream(
@@ -244,6 +256,7 @@ def blocks(
         block = resampler.resample_chunk(np.empty(0, np.float32), last=True)
         have += len(block)
         yield block
+    _refuse_no_sound(meter, min_seconds)
     if not have:
         raise AudioError("The clip is shorter than one sample at the requested rate.")
 
@@ -265,8 +278,13 @@ def channel_blocks(source: Path | bytes) -> Iterator[Waveform]:
     AudioError
         As :func:`load`.
     """
-    with _open(source, lambda: None) as stream:
+    with _open(source, lambda: None, None) as stream:
         yield from stream.blocks
+
+
+def _refuse_no_sound(meter: Meter | None, min_seconds: float | None) -> None:
+    if meter and min_seconds is not None and (fault := meter.fault(min_seconds)):
+        raise NoSoundError(f"The clip {fault}.")
 
 
 def _mono_blocks(
@@ -306,13 +324,15 @@ def _joined(parts: list[Waveform]) -> Waveform:
     return wave
 
 
-def probe(source: Path | bytes) -> AudioInfo:
+def probe(source: Path | bytes, min_seconds: float | None = None) -> AudioInfo:
     """Decode a clip once, in constant memory, and measure it.
 
     Parameters
     ----------
     source : Path or bytes
         An audio file, or its content.
+    min_seconds : float, optional
+        If given, a clip that is shorter or holds no sound is rejected.
 
     Returns
     -------
@@ -322,14 +342,18 @@ def probe(source: Path | bytes) -> AudioInfo:
     ------
     AudioError
         When the source is not audio, is damaged or empty, or has samples that are not numbers.
+    NoSoundError
+        When the clip holds no sound, if `min_seconds` is given.
     """
     samples, peak = 0, 0.0
-    with _open(source, lambda: None) as stream:
+    meter = None if min_seconds is None else Meter()
+    with _open(source, lambda: None, meter) as stream:
         for block in stream.blocks:
             samples += len(block)
             peak = max(peak, float(block.max()), -float(block.min()))
     if not samples:
         raise AudioError("The file contains no samples.")
+    _refuse_no_sound(meter, min_seconds)
     return AudioInfo(
         seconds=samples / stream.sample_rate,
         sample_rate=stream.sample_rate,
@@ -340,8 +364,13 @@ def probe(source: Path | bytes) -> AudioInfo:
 
 
 @contextmanager
-def _open(source: Path | bytes, in_time: Callable[[], None]) -> Iterator[_Stream]:
-    """Open with the library that can read the format; its errors become AudioError."""
+def _open(
+    source: Path | bytes, in_time: Callable[[], None], meter: Meter | None
+) -> Iterator[_Stream]:
+    """Open with the library that can read the format; its errors become AudioError.
+
+    What is decoded is also measured if there is a meter.
+    """
     with ExitStack() as stack:
         try:
             # Unbuffered, because libsndfile gets the file descriptor.
@@ -359,7 +388,7 @@ def _open(source: Path | bytes, in_time: Callable[[], None]) -> Iterator[_Stream
             raise AudioError(str(error)) from None
         if stream.sample_rate not in SAMPLE_RATES:
             raise AudioError(f"The sample rate of {stream.sample_rate} Hz is not usable.")
-        yield replace(stream, blocks=_checked(stream.blocks))
+        yield replace(stream, blocks=_checked(stream, meter))
 
 
 def _stream(file: IO[bytes], stack: ExitStack, in_time: Callable[[], None]) -> _Stream:
@@ -390,10 +419,12 @@ def _part(file: IO[bytes], stack: ExitStack, *, ogg: bool = False) -> _Stream:
     return _libsndfile(file, stack, ogg) or _ffmpeg(file, stack, ogg)
 
 
-def _checked(blocks: Iterator[Waveform]) -> Iterator[Waveform]:
-    for block in blocks:
+def _checked(stream: _Stream, meter: Meter | None) -> Iterator[Waveform]:
+    for block in stream.blocks:
         if not (np.abs(block) <= LOUDEST).all():
             raise AudioError("The file contains samples that are not numbers or far out of range.")
+        if meter and len(block):
+            meter.add(block, stream.sample_rate)
         yield block
 
 

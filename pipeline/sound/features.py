@@ -45,6 +45,9 @@ With all frames at once, the arrays would be so large that the allocator takes n
 system for every clip, which takes two threads as long as the transform itself.
 """
 
+MIN_SECONDS = 0.05
+"""Minimum length of a clip where a spec made by an earlier release does not have it."""
+
 CHUNK = 256
 """Rows of a feature array that are read into memory at a time."""
 
@@ -84,6 +87,8 @@ class FeatureSpec:
         Savitzky-Golay kernels of the derivatives.
     mean, std : array, shape (bands,), float32, or None
         Statistics of the training folds, see :func:`statistics`.
+    min_seconds : float
+        Minimum length of a clip, see :mod:`pipeline.sound.audible`.
     """
 
     kind: str
@@ -105,6 +110,7 @@ class FeatureSpec:
     slopes: Floats | None = None
     mean: Floats | None = None
     std: Floats | None = None
+    min_seconds: float = MIN_SECONDS
 
     @property
     def samples(self) -> int:
@@ -257,6 +263,7 @@ def make_spec(params: FeatureParams, clip_seconds: float) -> FeatureSpec:
         seconds=params.seconds or clip_seconds,
         longer=params.longer,
         standardise=params.standardise,
+        min_seconds=params.min_seconds,
         window=_floats(get_window("hann", settings.n_fft, fftbins=True)),
         **settings.model_dump(),
     )
@@ -264,6 +271,11 @@ def make_spec(params: FeatureParams, clip_seconds: float) -> FeatureSpec:
         raise UserError(
             f"{key}.n_fft is {spec.n_fft}, longer than the window of {spec.samples} samples"
             f" ({spec.seconds:g} s): lower it, or raise features.seconds."
+        )
+    if spec.min_seconds > spec.seconds:
+        raise UserError(
+            f"features.min_seconds is {spec.min_seconds:g}, longer than the window of"
+            f" {spec.seconds:g} s: lower it, or raise features.seconds."
         )
     if spec.derivatives and spec.shape[1] < DERIVATIVE_FRAMES:
         raise UserError(

@@ -6,11 +6,16 @@ The ``dataset`` section of ``params.yaml`` says which dataset. Label corrections
 are applied, and clips that cannot be used are left out. The result is in ``data/``.
 """
 
+from typing import Any
+
+import pandas as pd
+
 from pipeline import drawing, evidence, params, paths, tables
 from pipeline.data import corrections, datasets, groups, preflight, prepare, source
 from pipeline.data.fetch import printable
 from pipeline.data.overview import overview
 from pipeline.errors import UserError
+from pipeline.params import DatasetParams
 
 
 def main() -> str:
@@ -34,15 +39,10 @@ def main() -> str:
     folder, origin = source.find(dataset, settings)
     root = dataset.locate(folder)
     table = dataset.clips(root, settings)
-    if table["label"].isna().all():
-        raise UserError(
-            f"There are no labelled clips in {root}: make one sub-folder per label there, find the"
-            " labels in the file names with dataset.folder.pattern, or set dataset.source."
-        )
+    prepare.check_labelled(root, table)
     corrected_rows = corrections.read(dataset.name)
     corrected = corrections.apply(table, corrected_rows)
-    labelled = corrected.dropna(subset="label")
-    prepare.check(labelled)  # before the long work
+    prepare.check(labelled := corrected.dropna(subset="label"))  # before the long work
     preflight.check_test_fold(parameters, labelled)
     as_published = prepare.is_as_published(dataset, root, table["path"])
     if origin == "published" and as_published is False:
@@ -51,7 +51,7 @@ def main() -> str:
             " run again."
         )
 
-    clips, rejected = prepare.measure(root, corrected)
+    clips, rejected = prepare.measure(root, corrected, parameters.features.min_seconds)
     tables.write(paths.REJECTED, rejected)
     if len(rejected) > settings.max_rejected * len(table):
         raise UserError(
@@ -60,29 +60,38 @@ def main() -> str:
             f" {paths.REJECTED}, then fix the clips or raise dataset.max_rejected."
         )
     prepare.check(clips)
-    preflight.check_test_fold(parameters, clips)  # a fold may have lost all its clips
-    preflight.check_features(parameters, prepare.window_seconds(dataset, clips))
+    preflight.check(parameters, clips, prepare.window_seconds(dataset, clips))
 
     # so that a later stage does not use the old tables with new clips if this one is killed
     for described in (paths.CLIPS, paths.DATASET):
         described.unlink(missing_ok=True)
     prepare.copy_clips(root, clips["path"].to_list())
     tables.write(paths.CLIPS, clips)
-    used_corrections = corrected_rows[~corrected_rows["path"].isin(rejected["path"])]
+    used = ~corrected_rows["path"].isin(rejected["path"])
     grouped_by = groups.named(clips, settings)
     card = prepare.card(
         dataset, clips, len(rejected), origin, as_published,
-        corrections.facts(used_corrections), grouped_by,
+        corrections.facts(corrected_rows[used]), grouped_by,
     )  # fmt: skip
     summary = prepare.summary(clips, len(rejected))
     tables.write_json(paths.DATASET, card)
     tables.write_json(paths.SUMMARY, summary)
     drawing.save(overview(clips, dataset.title), paths.SUMMARY_PLOT)
+    return _line(clips, summary, origin, settings, grouped_by)
+
+
+def _line(
+    clips: pd.DataFrame,
+    summary: dict[str, Any],
+    origin: str,
+    settings: DatasetParams,
+    grouped_by: str,
+) -> str:
     where = f" from {printable(settings.source or str(paths.SOUNDS))}" if origin == "local" else ""
     return evidence.lines(
-        f"{dataset.name}{where}: {len(clips)} clips of {summary['classes']} classes in"
+        f"{settings.name}{where}: {len(clips)} clips of {summary['classes']} classes in"
         f" {summary['folds']} folds ({summary['recordings']} recordings, {summary['hours']:.1f} h),"
-        f" {len(rejected)} rejected"
+        f" {summary['rejected']} rejected"
         f"{groups.assumed(clips, settings, grouped_by)}",
         groups.remarks(clips, settings, grouped_by),
     )

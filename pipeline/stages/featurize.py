@@ -38,8 +38,7 @@ def main() -> str:
     clips = tables.read(paths.CLIPS, (*feature_store.COLUMNS, "seconds"))
     card = tables.read_json(paths.DATASET)
     settings = params.load()
-    preflight.check_features(settings, card["clip_seconds"])
-    preflight.check_test_fold(settings, clips)
+    preflight.check(settings, clips, card["clip_seconds"])
     spec = make_spec(settings.features, card["clip_seconds"])
 
     seconds = clips["seconds"]

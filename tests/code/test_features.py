@@ -1,6 +1,7 @@
 """Features: librosa is the reference, on real clips; properties hold for any sound."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -141,6 +142,14 @@ def test_a_spec_survives_saving_and_equal_specs_give_equal_bytes(kind: str, tmp_
     np.testing.assert_array_equal(loaded.mean, np.arange(spec.shape[0]))
     window = noise(spec.samples)
     np.testing.assert_array_equal(extract(window, loaded), extract(window, spec))
+
+
+def test_a_spec_of_an_earlier_release_gets_the_usual_minimum_length(tmp_path: Path) -> None:
+    spec = make_spec(PARAMS, 1.0)
+    assert (spec.min_seconds, spec.to_dict()["min_seconds"]) == (0.05, 0.05)
+    settings = {key: value for key, value in spec.to_dict().items() if key != "min_seconds"}
+    np.savez(tmp_path / "old.npz", settings=np.array(json.dumps(settings)), window=spec.window)
+    assert FeatureSpec.load(tmp_path / "old.npz").min_seconds == 0.05
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 torn"])

@@ -19,6 +19,7 @@ from pipeline.data import datasets, prepare
 from pipeline.data.datasets import Archive, foley
 from pipeline.errors import UserError
 from pipeline.stages import download
+from tests.no_sound import NO_SOUND, SOUND, wav
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 
@@ -215,6 +216,20 @@ def test_unusable_clips_are_left_out_and_listed_with_the_reason(setup: Setup) ->
     assert kept == set(pd.read_csv(paths.CLIPS)["path"])
     assert len(kept) == 40
     assert not kept & found.keys()
+
+
+def test_clips_without_sound_are_left_out_with_the_reason(setup: Setup) -> None:
+    sounds = own(paths.SOUNDS)
+    for name, (wave, _) in NO_SOUND.items():
+        (sounds / f"dog/{name}.wav").write_bytes(wav(wave))
+    for name, wave in SOUND.items():
+        (sounds / f"dog/{name}.wav").write_bytes(wav(wave))
+    setup(max_rejected=0.5)
+    download.main()
+    assert rejected() == {f"dog/{name}.wav": reason for name, (_, reason) in NO_SOUND.items()}
+    setup({"features.min_seconds": 0.0}, max_rejected=0.5)
+    download.main()
+    assert "dog/10 ms.wav" not in rejected()
 
 
 def test_too_many_bad_clips_stop_the_stage_after_the_list_is_written(setup: Setup) -> None:

@@ -27,7 +27,9 @@ from pipeline.serving.monitoring import Metrics
 from pipeline.serving.prediction_log import PredictionLog
 from pipeline.serving.schema import RejectedError
 from pipeline.serving.settings import Settings
+from tests import no_sound
 from tests.bundle import LABELS, sound
+from tests.no_sound import NO_SOUND, SOUND
 
 FORM = "multipart/form-data; boundary=B"
 
@@ -208,6 +210,21 @@ def test_an_invalid_request_is_rejected_in_one_sentence(
     client: Client, what: dict[str, Any], status: int, about: str
 ) -> None:
     rejected(client.ask("POST", "/classify", **what), status, about)
+
+
+@pytest.mark.parametrize("name", NO_SOUND)
+@pytest.mark.parametrize("windows", [False, True])
+def test_a_clip_without_sound_is_rejected_with_the_reason(
+    client: Client, name: str, windows: bool
+) -> None:
+    wave, sentence = NO_SOUND[name]
+    answer = client.classify(no_sound.wav(wave), windows=windows)
+    assert (answer.status_code, answer.json()) == (422, {"error": sentence})
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_a_sound_that_is_short_quiet_or_off_centre_is_classified(client: Client, name: str) -> None:
+    assert client.classify(no_sound.wav(SOUND[name])).status_code == 200
 
 
 def test_requests_beyond_the_limits_are_rejected(bundle: Path) -> None:

@@ -18,9 +18,10 @@ from pipeline.data.feature_store import extract_files
 from pipeline.errors import UserError
 from pipeline.registry import champions, package
 from pipeline.serving import routes
-from pipeline.serving.classifier import Classifier, Silence, envelope, overlap
+from pipeline.serving.classifier import Classifier, envelope, overlap
 from pipeline.serving.settings import Settings
 from pipeline.sound import decoding, examples
+from pipeline.sound.decoding import NoSoundError
 from pipeline.sound.features import FeatureSpec, normalise
 from pipeline.tracking import store
 from tests.bundle import LABELS, ROOT, Trained, sound
@@ -110,13 +111,18 @@ def test_a_missing_or_damaged_file_of_a_bundle_is_reported_in_one_sentence(
         Classifier.load(folder)
 
 
-def test_silence_is_rejected_and_left_out_of_a_timeline(bundle: Path) -> None:
+def test_windows_without_sound_are_rejected_and_left_out_of_a_timeline(bundle: Path) -> None:
     classifier = Classifier.load(bundle)
     rate = classifier.spec.sample_rate
     quiet = np.zeros(12 * rate, np.float32)
+    click = quiet.copy()
+    click[100] = 0.9
     for overlapping in (False, True):
-        with pytest.raises(Silence, match="silent"):
+        with pytest.raises(NoSoundError, match="silent"):
             classifier.predict(quiet, 120, overlapping=overlapping)
+        for wave, reason in ((quiet + 0.3, "only a constant offset"), (click, "an impulse of")):
+            with pytest.raises(NoSoundError, match=f"{reason}.* in its first"):
+                classifier.predict(wave, 120, overlapping=overlapping)
     half = np.concatenate([quiet, sound("tone", 3, rate, 6.0)])
     found = classifier.predict(half, 120, overlapping=True)
     assert found.starts.tolist() == [10.0, 12.0, 14.0]

@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.serving import predict
 from pipeline.serving.classifier import Classifier
 from pipeline.sound import decoding
+from tests.no_sound import NO_SOUND, SOUND, wav
 from tests.service import evil
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +65,17 @@ def test_the_table_has_one_row_per_clip_sorted_by_path_and_errors_for_bad_clips(
         assert not row["error"]
     assert rows[1]["error"].endswith(".")
     assert rows[1]["label"] == rows[1]["probability"] == rows[1]["seconds"] == ""
+
+
+def test_a_clip_without_sound_gets_the_same_reason_as_from_the_service(
+    bundle: Path, tmp_path: Path
+) -> None:
+    for number, (wave, _) in enumerate(NO_SOUND.values()):
+        (tmp_path / f"{number:02}.wav").write_bytes(wav(wave))
+    (tmp_path / "sound.wav").write_bytes(wav(SOUND["tone"]))
+    predict.main([str(tmp_path)], tmp_path / "out.csv", bundle)
+    reasons = [row["error"] for row in table(tmp_path / "out.csv")]
+    assert reasons == [*(sentence for _, sentence in NO_SOUND.values()), ""]
 
 
 def test_a_long_clip_gets_the_same_probabilities_as_if_it_were_decoded_completely(
