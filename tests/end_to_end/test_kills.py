@@ -79,7 +79,8 @@ class Killer:
     def run(self, stage: str, kills: int) -> None:
         """Kill a stage `kills` times, at moments spread over its duration, and then let it end."""
         for number in range(kills):
-            share = (number + self.rng.random()) / kills
+            # not at the very end, or a stage that is faster this time ends before it is killed
+            share = 0.85 * (number + self.rng.random()) / kills
             self.kill(stage, share, self.rng.choice(commands(stage)))
         self.repository.ok(commands(stage)[0])
 
@@ -156,8 +157,9 @@ def test_stages_that_were_killed_at_random_moments_give_the_same_results(
     killer = Killer(clone, seconds, random.Random(seed))
     for stage in STAGES:
         killer.run(stage, KILLS)
-    assert sum(killer.killed.values()) >= 0.75 * KILLS * len(STAGES), killer.killed
     print(*killer.log, sep="\n")
+    assert killer.killed.keys() == set(STAGES), killer.killed
+    assert sum(killer.killed.values()) >= 15, killer.killed
     check_files(clone, reference)
     check_search(clone, reference)
     check_registry(clone, reference)
@@ -208,8 +210,12 @@ def check_crossval(repository: Repository) -> None:
 
 
 def digest(repository: Repository, name: str) -> str:
-    """Hash a file; of tables only the columns that do not depend on times and ids."""
+    """Hash a file, without what depends on times and on the numbers of trials."""
     file = repository.folder / name
+    if name == "reports/crossval.json":
+        figures = json.loads(file.read_text())
+        assert figures.pop("cpu_seconds_per_unit") > 0
+        return json.dumps(figures)
     if name == "reports/trials.csv":
         table = pd.read_csv(file).drop(columns="trial")  # trials that were killed have numbers too
         return str(table.to_csv(index=False))
