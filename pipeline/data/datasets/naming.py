@@ -189,7 +189,7 @@ def _in_names(paths: pd.Series, labels: pd.Series) -> tuple[list[Sign], list[Sig
         last = number == len(columns) and day is None
         if part.divides(labels) and _groups(part, labels, last=last):
             (unlikely if part.parts.str.len().max() == 1 else likely).append(part)
-    return [*likely, *days], unlikely
+    return sorted([*likely, *days], key=_counts), unlikely
 
 
 def _day(paths: pd.Series) -> Sign | None:
@@ -248,6 +248,15 @@ def _groups(part: Sign, labels: pd.Series, *, last: bool) -> bool:
 
 def _constant(words: pd.Series) -> bool:
     return bool((words == words.iloc[0]).all())
+
+
+def _counts(part: Sign) -> bool:
+    """Whether the numbers of a part are 0 or 1 and those that follow, as a counter's are."""
+    digits = part.parts.str.extract(r"(\d+)$")[0]
+    if digits.isna().any():
+        return False
+    numbers = {int(text) for text in digits}
+    return min(numbers) <= 1 and max(numbers) - min(numbers) + 1 <= 1.2 * len(numbers)
 
 
 def _gaps(digits: pd.Series) -> bool:
