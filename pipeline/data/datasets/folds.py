@@ -1,6 +1,11 @@
 """Make folds of clips that have none."""
 
+from collections.abc import Iterator
+from itertools import combinations, product
+
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pipeline import evidence
 from pipeline.errors import UserError
@@ -8,8 +13,8 @@ from pipeline.errors import UserError
 FEWEST = 3
 """Smallest number of folds: one each to test, validate and train."""
 
-TRIES = 20
-"""Number of shuffled assignments to try when the first one leaves a label out of a fold."""
+SWAPPED = 100
+"""Maximum number of groups of which pairs are swapped; all pairs of more would take too long."""
 
 
 def make(clips: pd.DataFrame, folds: int, by: str) -> pd.Series:
@@ -34,30 +39,86 @@ def make(clips: pd.DataFrame, folds: int, by: str) -> pd.Series:
     UserError
         When there are fewer recordings or groups than folds, in all or of one label.
     """
-    _refuse_too_few(clips, folds, by)
-    best = _assign(clips, folds, None)
-    # Groups that cross labels may leave a label out of a fold; a recording of one label never does.
-    for seed in range(TRIES):
-        if not _gaps(clips, best):
-            break
-        best = min(best, _assign(clips, folds, seed), key=lambda one: _gaps(clips, one))
-    return best
-
-
-def _assign(clips: pd.DataFrame, folds: int, seed: int | None) -> pd.Series:
     from sklearn.model_selection import StratifiedGroupKFold
 
-    splitter = StratifiedGroupKFold(folds, shuffle=seed is not None, random_state=seed)
+    _refuse_too_few(clips, folds, by)
     assigned = pd.Series(0, index=clips.index, dtype="Int64")
-    split = splitter.split(clips, clips["label"], clips["recording"])
+    split = StratifiedGroupKFold(folds).split(clips, clips["label"], clips["recording"])
     for number, (_, rows) in enumerate(split, start=1):
         assigned.iloc[rows] = number
+    # Groups that cross labels may leave a label out of a fold; a recording of one label never does.
+    if (pd.crosstab(clips["label"], assigned) == 0).to_numpy().any():
+        counts = pd.crosstab(clips["recording"], clips["label"])
+        of_group = assigned.groupby(clips["recording"]).first().reindex(counts.index)
+        better = _with_fewer_gaps(counts.to_numpy(), of_group.to_numpy(dtype=np.int64) - 1, folds)
+        assigned = clips["recording"].map(pd.Series(better + 1, index=counts.index)).astype("Int64")
     return assigned
 
 
-def _gaps(clips: pd.DataFrame, assigned: pd.Series) -> int:
-    """Count the pairs of a label and a fold that have no clip."""
-    return int((pd.crosstab(clips["label"], assigned) == 0).to_numpy().sum())
+def _with_fewer_gaps(
+    counts: NDArray[np.int64], start: NDArray[np.int64], folds: int
+) -> NDArray[np.int64]:
+    """Move or swap groups while a label has no clip in some fold and the best change helps.
+
+    Parameters
+    ----------
+    counts : array, shape (groups, labels), int
+        Number of clips.
+    start : array, shape (groups,), int
+        Fold of each group, from 0.
+    folds : int
+        Number of folds.
+
+    Returns
+    -------
+    array, shape (groups,), int
+    """
+    of_group = start.copy()
+    held = np.stack([counts[of_group == fold].sum(axis=0) for fold in range(folds)])
+    best = _badness(held)
+    while best[0]:
+        changes = list(_changes(of_group, folds))
+        badness = [_badness(_changed(held, counts, of_group, change)) for change in changes]
+        place = min(range(len(changes)), key=badness.__getitem__)
+        if badness[place] >= best:
+            break
+        best = badness[place]
+        held = _changed(held, counts, of_group, changes[place])
+        for group, fold in changes[place]:
+            of_group[group] = fold
+    return of_group
+
+
+Change = tuple[tuple[int, int], ...]
+"""Groups, each with the fold that it moves to."""
+
+
+def _changes(of_group: NDArray[np.int64], folds: int) -> Iterator[Change]:
+    fold_of = of_group.tolist()
+    for group, fold in product(range(len(fold_of)), range(folds)):
+        if fold != fold_of[group]:
+            yield ((group, fold),)
+    if len(fold_of) <= SWAPPED:
+        for one, other in combinations(range(len(fold_of)), 2):
+            if fold_of[one] != fold_of[other]:
+                yield (one, fold_of[other]), (other, fold_of[one])
+
+
+def _changed(
+    held: NDArray[np.int64], counts: NDArray[np.int64], of_group: NDArray[np.int64], change: Change
+) -> NDArray[np.int64]:
+    """Return the clips per fold and label after a change."""
+    after = held.copy()
+    for group, fold in change:
+        after[of_group[group]] -= counts[group]
+        after[fold] += counts[group]
+    return after
+
+
+def _badness(held: NDArray[np.int64]) -> tuple[int, float]:
+    """Return the number of folds without clips of a label, summed over labels, and unevenness."""
+    shares = held / held.sum(axis=0)
+    return int((held == 0).sum()), float(((shares - 1 / len(held)) ** 2).sum())
 
 
 def _refuse_too_few(clips: pd.DataFrame, folds: int, by: str) -> None:
