@@ -170,11 +170,11 @@ def test_a_pattern_keeps_the_files_of_a_recording_in_one_fold(tmp_path: Path) ->
 
 def test_the_documented_pattern_also_matches_files_without_a_number(tmp_path: Path) -> None:
     readme = (PARAMS.parent / "sounds" / "README.md").read_text(encoding="utf-8")
-    (pattern,) = re.findall(r"pattern: '(.+)'", readme)
-    assert pattern in PARAMS.read_text(encoding="utf-8")
-    table = read("folder", grow(own(tmp_path), "dog/alone.ogg"), pattern=pattern)
-    assert row(table, "dog/day2_1.wav")[2] == "dog/day2"
-    assert row(table, "dog/alone.ogg")[2] == "dog/alone"
+    (group,) = re.findall(r"group: '(.+)'", readme)
+    assert group in PARAMS.read_text(encoding="utf-8")
+    table = read("folder", grow(own(tmp_path), "dog/alone.ogg"), group=group)
+    assert row(table, "dog/day2_1.wav")[2] == "day2"
+    assert row(table, "dog/alone.ogg")[2] == "alone"
 
 
 def test_a_pattern_can_name_the_folds(tmp_path: Path) -> None:

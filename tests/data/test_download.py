@@ -232,6 +232,51 @@ def test_clips_without_sound_are_left_out_with_the_reason(setup: Setup) -> None:
     assert "dog/10 ms.wav" not in rejected()
 
 
+SPEAKERS = ("anna", "ben", "carl", "dora", "eva", "finn")
+
+
+def spoken() -> None:
+    for label in ("yes", "no"):
+        for speaker in SPEAKERS:
+            for take in range(2):
+                record(paths.SOUNDS / f"{label}/{label}_{speaker}_{take}.wav")
+
+
+def test_names_that_show_speakers_are_pointed_out_until_the_user_decides(setup: Setup) -> None:
+    spoken()
+    setup()
+    first, second = download.main().splitlines()
+    assert first.endswith(
+        "(24 recordings, 0.0 h), 0 rejected; each file counts as its own recording"
+    )
+    assert "'anna' is in no/no_anna_0.wav and yes/yes_anna_0.wav" in second
+    assert "dvc exp run -S 'dataset.folder.group=\"" in second
+    assert card()["grouped_by"] == "file"
+
+    setup({"dataset.folder.group": "file"})
+    assert download.main() == first
+
+
+def test_the_closing_line_says_what_clips_are_grouped_by(setup: Setup) -> None:
+    spoken()
+    setup({"dataset.folder.group": "_(?P<speaker>[a-z]+)_"})
+    first, second = download.main().splitlines()
+    assert first.endswith("(6 recordings, 0.0 h), 0 rejected; clips grouped by speaker: 6 groups")
+    assert second == "  Record more of every class: fewer than 10 groups in all."
+    assert card()["grouped_by"] == "speaker"
+    assert set(pd.read_csv(paths.CLIPS)["recording"]) == set(SPEAKERS)
+
+
+def test_a_class_too_small_to_be_judged_is_named(setup: Setup) -> None:
+    sounds = own(paths.SOUNDS, recordings=12)
+    for number in range(4, 12):
+        (sounds / f"dog/{number}.wav").unlink()
+    setup()
+    assert download.main().splitlines()[1:] == [
+        "  Record more of dog: fewer than 10 recordings in all."
+    ]
+
+
 def test_too_many_bad_clips_stop_the_stage_after_the_list_is_written(setup: Setup) -> None:
     sounds = own(paths.SOUNDS)
     for number in range(3):

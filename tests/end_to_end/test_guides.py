@@ -25,7 +25,7 @@ EXPECTED = {
 }
 """What the output contains, for each guide whose commands can be run without other servers."""
 
-WITHOUT_COMMANDS = {"datasets", "gpu", "team"}
+WITHOUT_COMMANDS = {"datasets", "gpu", "group-clips", "team"}
 """Guides whose commands need a download, a GPU or servers; their blocks are `sh`, not `console`."""
 
 GIT = {

@@ -49,15 +49,16 @@ def make(clips: pd.DataFrame, folds: int, by: str) -> pd.Series:
     # Groups that cross labels may leave a label out of a fold; a recording of one label never does.
     if (pd.crosstab(clips["label"], assigned) == 0).to_numpy().any():
         counts = pd.crosstab(clips["recording"], clips["label"])
-        of_group = assigned.groupby(clips["recording"]).first().reindex(counts.index)
-        better = _with_fewer_gaps(counts.to_numpy(), of_group.to_numpy(dtype=np.int64) - 1, folds)
+        of_group = assigned.groupby(clips["recording"]).first().reindex(counts.index) - 1
+        start = of_group.to_numpy(dtype=np.int64)
+        better = _with_fewer_gaps(counts.to_numpy(), start, folds)
         assigned = clips["recording"].map(pd.Series(better + 1, index=counts.index)).astype("Int64")
     return assigned
 
 
 def _with_fewer_gaps(
-    counts: NDArray[np.int64], start: NDArray[np.int64], folds: int
-) -> NDArray[np.int64]:
+    counts: NDArray[np.integer], start: NDArray[np.integer], folds: int
+) -> NDArray[np.integer]:
     """Move or swap groups while a label has no clip in some fold and the best change helps.
 
     Parameters
@@ -93,7 +94,7 @@ Change = tuple[tuple[int, int], ...]
 """Groups, each with the fold that it moves to."""
 
 
-def _changes(of_group: NDArray[np.int64], folds: int) -> Iterator[Change]:
+def _changes(of_group: NDArray[np.integer], folds: int) -> Iterator[Change]:
     fold_of = of_group.tolist()
     for group, fold in product(range(len(fold_of)), range(folds)):
         if fold != fold_of[group]:
@@ -105,8 +106,11 @@ def _changes(of_group: NDArray[np.int64], folds: int) -> Iterator[Change]:
 
 
 def _changed(
-    held: NDArray[np.int64], counts: NDArray[np.int64], of_group: NDArray[np.int64], change: Change
-) -> NDArray[np.int64]:
+    held: NDArray[np.integer],
+    counts: NDArray[np.integer],
+    of_group: NDArray[np.integer],
+    change: Change,
+) -> NDArray[np.integer]:
     """Return the clips per fold and label after a change."""
     after = held.copy()
     for group, fold in change:
@@ -115,7 +119,7 @@ def _changed(
     return after
 
 
-def _badness(held: NDArray[np.int64]) -> tuple[int, float]:
+def _badness(held: NDArray[np.integer]) -> tuple[int, float]:
     """Return the number of folds without clips of a label, summed over labels, and unevenness."""
     shares = held / held.sum(axis=0)
     return int((held == 0).sum()), float(((shares - 1 / len(held)) ** 2).sum())

@@ -123,14 +123,15 @@ def _expression(group: str, columns: list[str]) -> "re.Pattern[str]":
         raise UserError(
             f"dataset.folder.group {group!r} is not a regular expression ({error}): correct it."
         ) from None
-    if expression.groups != 1:
+    named = len(expression.groupindex)
+    if named != 1 and (named or expression.groups != 1):
         raise UserError(
-            f"dataset.folder.group {group!r} has {expression.groups} groups in parentheses: keep"
-            " one, such as (?P<speaker>[a-z]+), and begin others with (?:."
+            f"dataset.folder.group {group!r} has {expression.groups} groups in parentheses: name"
+            " the one that counts, and no other, as in (?P<speaker>[a-z]+)."
         )
     return expression
 
 
 def _value(expression: "re.Pattern[str]", path: str) -> str | None:
     match = expression.search(path)
-    return (match.group(1) or None) if match else None
+    return (match[next(iter(expression.groupindex.values()), 1)] or None) if match else None

@@ -203,7 +203,7 @@ def _day(paths: pd.Series) -> Sign | None:
 def _column(place: int, marks: str, paths: pd.Series, tokens: pd.Series) -> Iterator[Sign]:
     """Yield one part of the names; words with a number at their end are two parts."""
     token = "[^" + "".join(sorted({*marks, ".", "/"}, key="-_ ()./".index)) + "]"
-    between = f"[{marks}]+" if len(marks) > 1 else f"{marks}+"
+    between = f"{marks}+" if marks in ("-", "_", " ") else f"[{marks}]+"
     before = f"{token}+{between}" * place
     groups = [f"{before}(?P<group>{token}+)[^/]*$"]
     split = tokens.str.extract(r"^([A-Za-z]+)(\d+)$")
