@@ -262,7 +262,7 @@ def test_the_closing_line_says_what_clips_are_grouped_by(setup: Setup) -> None:
     setup({"dataset.folder.group": "_(?P<speaker>[a-z]+)_"})
     first, second = download.main().splitlines()
     assert first.endswith("(6 recordings, 0.0 h), 0 rejected; clips grouped by speaker: 6 groups")
-    assert second == "  Record more of every class: fewer than 10 groups in all."
+    assert second == "  Record more of every class: each has fewer than 10 groups."
     assert card()["grouped_by"] == "speaker"
     assert set(pd.read_csv(paths.CLIPS)["recording"]) == set(SPEAKERS)
 
@@ -273,7 +273,7 @@ def test_a_class_too_small_to_be_judged_is_named(setup: Setup) -> None:
         (sounds / f"dog/{number}.wav").unlink()
     setup()
     assert download.main().splitlines()[1:] == [
-        "  Record more of dog: fewer than 10 recordings in all."
+        "  Record more of dog: it has fewer than 10 recordings."
     ]
 
 
