@@ -103,15 +103,17 @@ def packaged(client: MlflowClient, version: ModelVersion) -> tuple[str, str]:
         if last and same_name
         else None
     )
-    served = find(client, name, trained)
+    served = find(client, name)
     role = "the champion" if served.version == number else "not the champion"
     why = served.why if served.version in (number, None) else f"that is version {served.version}"
     begin = f"{name} version {number}, {role} ({why})"
     if last is None or (same_name and str(last["version"]) == number):
         return begin, ""
     if same_name:
+        why = find(client, name, trained).why
         return begin, (
-            f"; the model trained last is version {last['version']}:"
+            f"; the model trained last is version {last['version']}"
+            f"{f' ({why})' if why != served.why else ''}:"
             f" `{promotion(last['version'])}` makes it the champion"
         )
     return begin, (

@@ -171,9 +171,9 @@ def test_the_package_says_if_a_later_version_is_not_served(client: MlflowClient)
     champions.set_champion(client, name, "1", "it is the first")
     registered(client, name, "2")
     assert served.packaged(client, client.get_model_version(name, "1")) == (
-        "foley-classifier version 1, the champion (other clips)",
-        '; the model trained last is version 2: `python -m pipeline promote 2 --reason "..."`'
-        " makes it the champion",
+        "foley-classifier version 1, the champion (it is the first)",
+        "; the model trained last is version 2 (other clips): `python -m pipeline promote 2"
+        ' --reason "..."` makes it the champion',
     )
     begin, end = served.packaged(client, client.get_model_version(name, "2"))
     assert begin == "foley-classifier version 2, not the champion (that is version 1)"
