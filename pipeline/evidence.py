@@ -26,9 +26,21 @@ CROSSVAL = "dvc repro crossval/dvc.yaml"
 """The command that tests every recording once."""
 
 
-def tested(figures: Mapping[str, Any]) -> str:
-    """Say how many clips were tested, and from how many recordings they come."""
-    return f"{count(figures['clips'], 'clip')} from {count(figures['recordings'], 'recording')}"
+def unit(card: Mapping[str, Any]) -> str:
+    """Return what clips that stay together make: a recording, or a group such as a speaker's clips.
+
+    Parameters
+    ----------
+    card : mapping
+        The dataset's card. An older one does not say what clips are grouped by.
+    """
+    own = card.get("grouped_by", "recording") in ("file", "recording")
+    return "recording" if own else "group"
+
+
+def tested(figures: Mapping[str, Any], unit: str) -> str:
+    """Say how many clips were tested, and from how many recordings or groups they come."""
+    return f"{count(figures['clips'], 'clip')} from {count(figures['recordings'], unit)}"
 
 
 def by_class(figures: Mapping[str, Any]) -> str:
@@ -51,6 +63,7 @@ def remarks(
     *,
     all_folds: bool = False,
     most: int = NAMED,
+    unit: str = "recording",
 ) -> list[str]:
     """Explain what the figures cannot show, and what to do about it.
 
@@ -64,6 +77,8 @@ def remarks(
         Whether the figures come from a cross-validation, so that there is nothing left to test.
     most : int
         Maximum number of classes that a sentence names.
+    unit : str
+        What is counted, as :func:`unit` returns it.
 
     Returns
     -------
@@ -74,20 +89,18 @@ def remarks(
     absent = classes.loc[classes["clips"] == 0, "label"].tolist()
     small = tested.loc[tested["recordings"] < JUDGED, "label"].tolist()
     few = rare(classes.set_index("label")["recordings_in_all"])
-    found = [_about_interval(figures)]
+    found = [_about_interval(figures, unit)]
     if absent:
         found.append(f"Not in the test fold, so not counted: {listed(absent, most)}.")
     if small and len(small) == len(tested):
-        found.append(f"No class has {JUDGED} test recordings, the fewest that can judge one.")
+        found.append(f"No class has {JUDGED} test {unit}s, the fewest that can judge one.")
     elif small:
-        found.append(
-            f"Too few test recordings (fewer than {JUDGED}) to judge {listed(small, most)}."
-        )
+        found.append(f"Too few test {unit}s (fewer than {JUDGED}) to judge {listed(small, most)}.")
     if any(found) and not all_folds:
-        found.append(f"`{CROSSVAL}` tests every recording once.")
+        found.append(f"`{CROSSVAL}` tests every {unit} once.")
     elif found[0] and not few:
-        found.append("More recordings would make it narrower.")
-    found.append(too_few(few, len(classes), most=most))
+        found.append(f"More {unit}s would make it narrower.")
+    found.append(too_few(few, len(classes), most=most, unit=unit))
     return [sentence for sentence in found if sentence]
 
 
@@ -124,12 +137,12 @@ def too_few(
     return f"Record more of {named}: {has} fewer than {FEW} {unit}s."
 
 
-def _about_interval(figures: Mapping[str, Any]) -> str:
+def _about_interval(figures: Mapping[str, Any], unit: str) -> str:
     clips, recordings = figures["clips"], figures["recordings"]
     wide = figures["accuracy_high"] - figures["accuracy_low"] > WIDE
     if not wide and recordings >= FEW:
         return ""
-    few = count(recordings, "recording")
+    few = count(recordings, unit)
     source = f"the {clips} clips come from only {few}"
     if clips == recordings:
         source = f"there {'is' if recordings == 1 else 'are'} only {few}"

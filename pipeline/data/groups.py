@@ -58,7 +58,7 @@ def remarks(clips: pd.DataFrame, settings: DatasetParams, grouped_by: str) -> li
     """
     unasked = settings.name == "folder" and settings.folder.group is None and grouped_by == "file"
     rare = evidence.rare(clips.groupby("label")["recording"].nunique())
-    unit = "recording" if grouped_by in ("file", "recording") else "group"
+    unit = evidence.unit({"grouped_by": grouped_by})
     warnings = [
         naming.warning(clips) if unasked else "",
         evidence.too_few(rare, clips["label"].nunique(), unit=unit),

@@ -65,13 +65,15 @@ def write(record: runs.Record, run_id: str) -> float:
     predictions = tables.read(paths.PREDICTIONS)
     figures = runs.figures(record)
     classes = tables.read(paths.PER_CLASS)
+    unit = evidence.unit(card)
     page = templating.render(
         "report.html",
         card=card,
         record=record,
         run_id=run_id,
         figures=figures,
-        remarks=evidence.remarks(figures, classes, most=len(classes)),
+        remarks=evidence.remarks(figures, classes, most=len(classes), unit=unit),
+        unit=unit,
         registration=registration(run_id),
         sides=sides(clips, record.tags),
         comparison=comparison(card, clips),

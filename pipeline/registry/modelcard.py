@@ -124,6 +124,7 @@ def _fill(facts: Facts, classes: pd.DataFrame, *, brief: bool) -> str:
         for key, value in sorted(facts.tags.items())
         if not key.startswith(("pipeline.", "mlflow."))
     }
+    unit = evidence.unit(facts.dataset)
     text = (
         _templates()
         .get_template("model_card.md")
@@ -135,10 +136,14 @@ def _fill(facts: Facts, classes: pd.DataFrame, *, brief: bool) -> str:
                 "kind": network if ensemble == 1 else f"{ensemble} {network} networks averaged",
                 "features": features,
                 "classes": classes.to_dict("records"),
+                "unit": unit,
                 "by_class": evidence.by_class(facts.metrics),
-                "tested": evidence.tested(facts.metrics),
+                "tested": evidence.tested(facts.metrics, unit),
                 "remarks": evidence.remarks(
-                    facts.metrics, facts.classes, most=evidence.NAMED if brief else len(classes)
+                    facts.metrics,
+                    facts.classes,
+                    most=evidence.NAMED if brief else len(classes),
+                    unit=unit,
                 ),
                 "confusions": confusions(facts.predictions).to_dict("records"),
                 "lineage": lineage,

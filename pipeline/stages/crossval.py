@@ -37,18 +37,19 @@ def main() -> str:
     title = f"{figures['accuracy']:.1%} over {len(card['folds'])} folds and {seeds}"
     drawing.save(plots.confusion(matrix, labels, title), paths.CROSSVAL_CONFUSION)
     crossval.log(card, settings.train, settings.crossval, figures, units, results)
-    first = _line(figures, seeds, f"{missing} of {len(units)} units trained now")
-    return evidence.lines(first, evidence.remarks(figures, classes, all_folds=True))
+    unit = evidence.unit(card)
+    first = _line(figures, seeds, f"{missing} of {len(units)} units trained now", unit)
+    return evidence.lines(first, evidence.remarks(figures, classes, all_folds=True, unit=unit))
 
 
-def _line(figures: dict[str, Any], seeds: str, trained: str) -> str:
+def _line(figures: dict[str, Any], seeds: str, trained: str, unit: str) -> str:
     over_seeds = (
         f" and ± {figures['std_over_seeds']:.1%} over {seeds}"
         if "std_over_seeds" in figures
         else ""
     )
     return (
-        f"accuracy {figures['accuracy']:.1%} on {evidence.tested(figures)}"
+        f"accuracy {figures['accuracy']:.1%} on {evidence.tested(figures, unit)}"
         f" ({figures['accuracy_low']:.1%} to {figures['accuracy_high']:.1%}),"
         f" ± {figures['std_over_folds']:.1%} over folds{over_seeds};"
         f" {evidence.by_class(figures)}; {trained}"

@@ -18,7 +18,8 @@ from pipeline.tracking import runs, store
 def main() -> str:
     """Score, write and log the test fold; return the closing line."""
     settings = params.load()
-    labels = tables.read_json(paths.DATASET)["labels"]
+    card = tables.read_json(paths.DATASET)
+    labels = card["labels"]
     record = runs.read()
     features = read_features()
     folds = split.by_fold(features.index, int(record.tags["split.test_fold"]))
@@ -33,15 +34,15 @@ def main() -> str:
 
     client = store.connect()
     runs.log_evaluation(client, runs.ensure(client, record))
-    return _line(scored, folds.test_fold)
+    return _line(scored, folds.test_fold, evidence.unit(card))
 
 
-def _line(scored: scoring.Scored, fold: int) -> str:
+def _line(scored: scoring.Scored, fold: int, unit: str) -> str:
     figures = scored.figures
     first = (
-        f"accuracy {figures['accuracy']:.1%} on {evidence.tested(figures)} of test fold {fold}"
-        f" ({figures['accuracy_confidence']:.0%} interval {figures['accuracy_low']:.1%} to"
+        f"accuracy {figures['accuracy']:.1%} on {evidence.tested(figures, unit)} of test fold"
+        f" {fold} ({figures['accuracy_confidence']:.0%} interval {figures['accuracy_low']:.1%} to"
         f" {figures['accuracy_high']:.1%}), {evidence.by_class(figures)},"
         f" calibration error {figures['calibration_error']:.3f}"
     )
-    return evidence.lines(first, evidence.remarks(figures, scored.classes))
+    return evidence.lines(first, evidence.remarks(figures, scored.classes, unit=unit))

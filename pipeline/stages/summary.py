@@ -17,6 +17,7 @@ from pipeline.tracking import store
 def main() -> str:
     """Print the table; return the closing line."""
     card = tables.read_json(paths.DATASET)
+    unit = evidence.unit(card)
     figures = tables.read_json(paths.METRICS)
     rows = served.rows(store.connect(), params.load())
     console = Console()
@@ -30,16 +31,17 @@ def main() -> str:
         "test accuracy",
         f"[bold]{figures['accuracy']:.1%}[/bold]"
         f" ({figures['accuracy_low']:.1%} to {figures['accuracy_high']:.1%},"
-        f" {evidence.tested(figures)})",
+        f" {evidence.tested(figures, unit)})",
     )
     table.add_row("by class", escape(evidence.by_class(figures)))
-    if remarks := evidence.remarks(figures, tables.read(paths.PER_CLASS)):
+    if remarks := evidence.remarks(figures, tables.read(paths.PER_CLASS), unit=unit):
         table.add_row("note", escape(" ".join(remarks)))
     for title, text in rows:
         table.add_row(title, escape(text))
     table.add_row("see the runs", "make ui")
     table.add_row("another dataset", "dvc exp run -S dataset.name=esc10")
-    table.add_row("your own sounds", "put them into sounds/, then -S dataset.name=folder")
+    if card["name"] != "folder":
+        table.add_row("your own sounds", "put them into sounds/, then -S dataset.name=folder")
     console.print()
     console.print(table)
     console.print()

@@ -28,6 +28,15 @@ def test_a_test_with_enough_recordings_needs_no_remark() -> None:
     assert evidence.lines("accuracy 85.0%", []) == "accuracy 85.0%"
 
 
+def test_clips_grouped_by_speaker_are_counted_in_groups_and_not_in_recordings() -> None:
+    unit = evidence.unit({"grouped_by": "speaker"})
+    assert evidence.tested({"clips": 80, "recordings": 2}, unit) == "80 clips from 2 groups"
+    found = evidence.remarks(figures(0.1, 0.3, 80, 2), classes({"bark": 2, "horn": 2}), unit=unit)
+    assert "only 2 groups" in found[0]
+    assert "recording" not in " ".join(found)
+    assert {evidence.unit({"grouped_by": by}) for by in ("file", "recording")} == {"recording"}
+
+
 @pytest.mark.parametrize(
     ("measured", "remark"),
     [

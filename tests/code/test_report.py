@@ -31,6 +31,7 @@ def facts() -> dict[str, Any]:
                     "accuracy_confidence": 0.95,
                     "macro_f1": 0.1, "log_loss": 1.0, "clips": 3, "recordings": 3,
                     "balanced_accuracy": 0.2, "worst_recall": 0.0, "worst_class": LABELS[0]},
+        "unit": "recording",
         "remarks": [f"Not in the test fold: {LABELS[0]}.", "Run `dvc repro`."],
     }  # fmt: skip
 
