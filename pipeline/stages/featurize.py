@@ -10,8 +10,9 @@ from contextlib import closing
 
 from tqdm import tqdm
 
-from pipeline import params, paths, tables
+from pipeline import evidence, params, paths, tables
 from pipeline.data import feature_store, preflight
+from pipeline.sound import sampling
 from pipeline.sound.features import FeatureSpec, make_spec
 
 NAMES = {"logmel": "log-mel", "mfcc": "MFCC", "stft": "STFT"}
@@ -52,7 +53,8 @@ def main() -> str:
         ) as features,
     ):
         index = feature_store.write(clips[list(feature_store.COLUMNS)], features, spec)
-    return _line(len(files), sound, len(index), spec, time.monotonic() - started)
+    line = _line(len(files), sound, len(index), spec, time.monotonic() - started)
+    return evidence.lines(line, sampling.remarks(files, settings.features, spec))
 
 
 def _line(clips: int, sound: float, windows: int, spec: FeatureSpec, took: float) -> str:
