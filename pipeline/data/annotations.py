@@ -107,7 +107,7 @@ def parse(text: str, file: str) -> list[Part] | None:
     Raises
     ------
     UserError
-        When a selection table has no column with labels.
+        When a selection table has no column with labels, or is about several sound files.
     """
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     rows = [
@@ -133,6 +133,13 @@ def parse(text: str, file: str) -> list[Part] | None:
 def _raven(names: list[str], rows: list[Row], file: str) -> list[Part]:
     rows = list(_padded(rows, len(names)))
     column = _label_column(names, rows, file)
+    if "begin file" in names:
+        sounds = {cells[names.index("begin file")].strip() for _, cells in rows} - {""}
+        if len(sounds) > 1:  # the times would be those in the sequence of these files
+            raise UserError(
+                f"{file} selects parts of {len(sounds)} sound files: save one selection table per"
+                " sound file."
+            )
     begin, end = (names.index(name) for name in RAVEN_TIMES)
     return _once(_part(where, cells[begin], cells[end], cells[column]) for where, cells in rows)
 

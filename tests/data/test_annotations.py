@@ -87,6 +87,13 @@ def test_a_selection_table_without_a_column_of_labels_is_refused() -> None:
         parse(RAVEN + "Score\n1\tSpectrogram 1\t1\t0.5\t1.5\t0\t4000\t0.7\n", "a.txt")
 
 
+def test_a_selection_table_of_several_sound_files_is_refused() -> None:
+    table = RAVEN + "Begin File\tTag\n1\tS 1\t1\t0.5\t1.5\t0\t9\ta.wav\ttit\n"
+    assert found(table) == [(0.5, 1.5, "tit")]
+    with pytest.raises(UserError, match=r"a\.txt selects parts of 2 sound files: save one"):
+        parse(table + "2\tS 1\t1\t70\t71\t0\t9\tb.wav\ttit\n", "a.txt")
+
+
 def test_parts_with_another_label_must_not_overlap_by_more_than_an_edge() -> None:
     parts = [
         Part("a, line 1", 0, 2, "dog"),
