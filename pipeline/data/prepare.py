@@ -3,7 +3,7 @@
 import hashlib
 import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from pipeline import cpus, paths
-from pipeline.data import annotations
-from pipeline.data.datasets import Dataset
+from pipeline import cpus, paths, tables
+from pipeline.data import annotations, inventory
+from pipeline.data.datasets import Dataset, copies
 from pipeline.data.datasets.folds import FEWEST
 from pipeline.errors import UserError
 from pipeline.sound import decoding
@@ -22,29 +22,36 @@ LONGEST_USUAL = 10.0
 """Longest window in seconds that :func:`usual_seconds` chooses, so that a few long recordings do
 not make all windows long."""
 
+UNLABELLED = "The clip has no label."
+MISSING = "The file is missing."
+"""Reasons why a clip is not used; a missing one is in the dataset's table but not in its folder."""
+
 MEASURED = ["seconds", "sample_rate", "channels", "subtype"]
 """Properties of a clip that are measured by decoding it."""
 
 
 def check_labelled(root: Path, table: pd.DataFrame) -> None:
-    """Refuse a table of clips without a single label.
+    """Refuse a table without labels, and write the list of the files that are there.
 
     Parameters
     ----------
     root : Path
         Folder of the clips.
     table : DataFrame
-        With ``label``.
+        As :meth:`pipeline.data.datasets.Dataset.clips` returns it.
 
     Raises
     ------
     UserError
-        Says how clips get labels.
     """
     if table["label"].isna().all():
+        unlabelled = table[["path"]].assign(reason=UNLABELLED, kind=inventory.kinds(table))
+        everything = pd.concat([inventory.others(root, table, table), unlabelled])
+        tables.write(paths.REJECTED, everything.sort_values("path"))
         raise UserError(
             f"There are no labelled clips in {root}: make one sub-folder per label there, find the"
-            " labels in the file names with dataset.folder.pattern, or set dataset.source."
+            " labels in the file names with dataset.folder.pattern, or set dataset.source;"
+            f" {paths.REJECTED} lists the files that are there."
         )
 
 
@@ -93,7 +100,11 @@ def check(table: pd.DataFrame) -> None:
 
 
 def measure(
-    root: Path, table: pd.DataFrame, min_seconds: float
+    root: Path,
+    table: pd.DataFrame,
+    min_seconds: float,
+    unusable: Mapping[str, str] | None = None,
+    most_rejected: float = math.inf,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Cut out labelled parts, decode every clip once, and sort out those that cannot be used.
 
@@ -105,13 +116,18 @@ def measure(
         As :meth:`pipeline.data.datasets.Dataset.clips` returns it.
     min_seconds : float
         Minimum length of a clip, see :mod:`pipeline.sound.audible`.
+    unusable : mapping of str to str, optional
+        The reasons of clips, by path, that are rejected without being decoded.
+    most_rejected : float
+        When more clips than that are rejected, no more are decoded.
 
     Returns
     -------
     clips : DataFrame
         The usable rows, with ``seconds``, ``sample_rate`` (Hz), ``channels`` and ``subtype``.
     rejected : DataFrame
-        ``path`` and ``reason`` of the other rows.
+        ``path``, ``reason`` and ``kind`` of the other rows, see :mod:`pipeline.data.inventory`.
+        Rows that were not decoded any more are in neither table.
     """
 
     def one(clip: tuple[str, bool]) -> dict[str, Any]:
@@ -119,27 +135,96 @@ def measure(
         if path in problems:
             return {"reason": problems[path]}
         if not labelled:
-            return {"reason": "The clip has no label."}
+            return {"reason": UNLABELLED}
         file = annotations.file_of(root, path)
         if not file.is_file():
-            return {"reason": "The file is missing."}
+            return {"reason": MISSING}
         try:
             info = decoding.probe(file, min_seconds)
         except decoding.AudioError as error:
             return {"reason": str(error)}
         return {name: getattr(info, name) for name in MEASURED}
 
-    problems = annotations.cut(root, table)
+    with decoding.muted():
+        problems = {**(unusable or {}), **annotations.cut(root, table)}
     clips = list(zip(table["path"], table["label"].notna(), strict=True))
-    with ThreadPool(cpus.available()) as pool:
+    clips = clips if most_rejected >= 0 else []
+    rows: list[dict[str, Any]] = []
+    count = 0
+    with decoding.muted(), ThreadPool(cpus.available()) as pool:
         bar = tqdm(pool.imap(one, clips), "check", len(clips), unit="clip", disable=None)
-        measured = pd.DataFrame(list(bar), columns=["reason", *MEASURED], index=table.index)
+        for row in bar:
+            rows.append(row)
+            count += "reason" in row
+            if count > most_rejected:
+                bar.close()
+                break
+    checked = table.iloc[: len(rows)]
+    measured = pd.DataFrame(rows, columns=["reason", *MEASURED], index=checked.index)
     usable = measured["reason"].isna()
-    rejected = table[["path"]].join(measured["reason"])[~usable]
-    kept = table.drop(columns="problem", errors="ignore").join(
+    kinds = inventory.kinds(checked)
+    rejected = checked[["path"]].join(measured["reason"]).assign(kind=kinds)[~usable]
+    kept = checked.drop(columns="problem", errors="ignore").join(
         measured[MEASURED].round({"seconds": 6})
     )[usable]
     return kept.astype({"fold": int, "sample_rate": int, "channels": int}), rejected
+
+
+def sort_out(
+    dataset: Dataset,
+    root: Path,
+    table: pd.DataFrame,
+    clips: pd.DataFrame,
+    *,
+    max_rejected: float,
+    min_seconds: float,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Keep the clips that can be used, and write the list of all other files.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    root : Path
+        Folder of the clips.
+    table : DataFrame
+        As :meth:`pipeline.data.datasets.Dataset.clips` returns it.
+    clips : DataFrame
+        The same, corrected.
+    max_rejected, min_seconds : float
+        ``dataset.max_rejected`` and ``features.min_seconds``.
+
+    Returns
+    -------
+    clips : DataFrame
+        As :func:`measure` returns them.
+    unused : DataFrame
+        All other files, as in ``data/rejected.csv``.
+
+    Raises
+    ------
+    UserError
+        As soon as more clips are rejected than allowed.
+    """
+    others = inventory.others(root, table, clips)
+    # In a published dataset, it is not for us to say which label is right.
+    own = dataset.name == "folder"
+    unusable = copies.contradictions(root, clips) if own else {}
+    badly_named = int((others["kind"] == inventory.CLIP).sum())
+    total = len(clips) + badly_named
+    most = math.floor(max_rejected * total)
+    used, rejected = measure(root, clips, min_seconds, unusable, most - badly_named)
+    unused = pd.concat([others, rejected]).sort_values("path", ignore_index=True)
+    tables.write(paths.REJECTED, unused)
+    count, checked = badly_named + len(rejected), badly_named + len(used) + len(rejected)
+    if count > most:
+        found = f"{count} of {total} clips cannot be used"
+        if checked < total:
+            found = f"Checking stopped after {checked} of {total} clips: {count} cannot be used"
+        raise UserError(
+            f"{found}, more than dataset.max_rejected = {max_rejected:g} allows: see the reasons in"
+            f" {paths.REJECTED}, then fix the clips or raise dataset.max_rejected."
+        )
+    return used, unused
 
 
 def usual_seconds(seconds: pd.Series) -> float:
@@ -298,22 +383,32 @@ def card(
     }
 
 
-def summary(clips: pd.DataFrame, rejected: int) -> dict[str, Any]:
-    """Count clips, recordings, classes, folds and hours, for ``dvc metrics``.
+def summary(clips: pd.DataFrame, unused: pd.DataFrame) -> dict[str, Any]:
+    """Count files, clips, recordings, classes, folds and hours, for ``dvc metrics``.
 
     Parameters
     ----------
     clips : DataFrame
         As :func:`measure` returns them.
-    rejected : int
-        Number of clips that cannot be used.
+    unused : DataFrame
+        The other files, with the columns of :mod:`pipeline.data.inventory`.
 
     Returns
     -------
     dict
+        ``files``, those in the dataset's folder, are ``clips + rejected + other_files - missing -
+        parts``. ``missing`` clips are in the dataset's table only, and ``parts`` are clips that are
+        cut out of a file.
     """
+    rejected = int((unused["kind"] != inventory.OTHER).sum())
+    parts = int((pd.concat([inventory.kinds(clips), unused["kind"]]) == inventory.PART).sum())
+    missing = int((unused["reason"] == MISSING).sum())
     return {
         **_numbers(clips, rejected),
+        "missing": missing,
+        "other_files": len(unused) - rejected,
+        "parts": parts,
+        "files": len(clips) + len(unused) - missing - parts,
         "classes": clips["label"].nunique(),
         "folds": clips["fold"].nunique(),
         "hours": float(round(clips["seconds"].sum() / 3600, 3)),

@@ -42,7 +42,9 @@ def gallery(chosen: pd.DataFrame, settings: FeatureParams, clip_seconds: float) 
     panels = picture.subplots(len(chosen), 4, squeeze=False, sharex=True)
     named = zip(chosen["path"], chosen["label"], panels, strict=True)
     for row, (path, label, axes) in enumerate(named):
-        waveform = windows(decoding.load(paths.AUDIO / path, settings.sample_rate), specs[0])[0]
+        with decoding.muted():
+            whole = decoding.load(paths.AUDIO / path, settings.sample_rate)
+        waveform = windows(whole, specs[0])[0]
         seconds = np.arange(waveform.size) / settings.sample_rate
         axes[0].plot(seconds, waveform, lw=0.4, color=drawing.colour(row))
         axes[0].set_ylabel(drawing.readable(label), rotation=0, ha="right", va="center")

@@ -107,7 +107,7 @@ def near_duplicates(clips: pd.DataFrame, folder: Path) -> pd.DataFrame:
     def landmarks(path: str) -> fingerprint.Landmarks:
         return fingerprint.landmarks(decoding.load(folder / path, fingerprint.SAMPLE_RATE))
 
-    with ThreadPoolExecutor(cpus.available()) as pool:
+    with decoding.muted(), ThreadPoolExecutor(cpus.available()) as pool:
         of_clips = pool.map(landmarks, clips["path"])
         found = list(tqdm(of_clips, "fingerprint", len(clips), unit="clip", disable=None))
     table = fingerprint.matches(found)

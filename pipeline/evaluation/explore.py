@@ -53,7 +53,7 @@ def loudness(clips: pd.DataFrame) -> pd.DataFrame:
             float((levels < QUIET).mean()),
         )
 
-    with ThreadPoolExecutor(cpus.available()) as pool:
+    with decoding.muted(), ThreadPoolExecutor(cpus.available()) as pool:
         measured = list(pool.map(one, clips["path"]))
     return clips[["path", "label"]].assign(
         **dict(zip(("peak", "level", "silence"), zip(*measured, strict=True), strict=True))

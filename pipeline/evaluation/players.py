@@ -36,7 +36,8 @@ def clip(path: str) -> dict[str, str]:
     dict
         ``path``; ``sound``, see :func:`data_uri`; ``waveform``, see :func:`outline`.
     """
-    waveform = decoding.load(paths.AUDIO / path, RATE, max_seconds=SECONDS)
+    with decoding.muted():
+        waveform = decoding.load(paths.AUDIO / path, RATE, max_seconds=SECONDS)
     return {"path": path, "sound": data_uri(waveform), "waveform": outline(waveform)}
 
 

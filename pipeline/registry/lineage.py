@@ -20,6 +20,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from pipeline import params, paths, tables
+from pipeline.data import inventory
 from pipeline.errors import UserError
 from pipeline.registry import champions, names, promote, references, versions
 from pipeline.registry.references import ModelReference, ignoring_missing
@@ -325,6 +326,8 @@ def rejected_clips(client: MlflowClient, run: Run | None) -> dict[str, str] | No
         if file is None:
             return None
         table = tables.read(file)
+        if "kind" in table:  # an earlier release listed nothing but clips
+            table = table[table["kind"] != inventory.OTHER]
         return dict(zip(table["path"], table["reason"], strict=True))
 
 

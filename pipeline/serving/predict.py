@@ -21,6 +21,7 @@ from pipeline import cpus
 from pipeline.errors import UserError
 from pipeline.serving.classifier import Classifier
 from pipeline.sound import decoding
+from pipeline.sound.files import SUFFIXES, sound_files
 
 Row = dict[str, str]
 
@@ -137,9 +138,9 @@ def find(patterns: Iterable[str]) -> list[Path]:
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            names = decoding.sound_files(path)
+            names = sound_files(path)
             if not names:
-                endings = ", ".join(decoding.SUFFIXES)
+                endings = ", ".join(SUFFIXES)
                 raise UserError(f"{pattern} has no sound files: their names end in {endings}.")
             found |= dict.fromkeys(path / name for name in names)
         elif path.is_file():

@@ -38,12 +38,6 @@ LOUDEST = 1e6
 """Largest sample, as a multiple of full scale. Larger ones and NaN are damage, and later sums
 would overflow."""
 
-SUFFIXES = (
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".mka"),
-    *(".3gp", ".amr", ".wma", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64"),
-)
-"""Suffixes of the files that count as clips. Other files, such as notes, are ignored."""
-
 TOLERATED = 1_000
 """Number of damaged Ogg files that libsndfile may open; after that FFmpeg reads all Ogg files.
 libsndfile never frees 6 KB of each file whose Vorbis header it cannot read, so many such uploads
@@ -135,36 +129,32 @@ def mute_decoders() -> None:
     os.close(nowhere)
 
 
-def sound_files(root: Path, below: str = ".") -> list[str]:
-    """List the clips below a folder.
+@contextmanager
+def muted() -> Iterator[None]:
+    """Discard what native code writes to standard error while clips are decoded.
 
-    Parameters
-    ----------
-    root : Path
-        The dataset's folder.
-    below : str
-        Folder inside `root` to look in.
-
-    Returns
-    -------
-    list of str
-        POSIX paths relative to `root`, sorted. Hidden files are left out; links to folders are
-        followed.
+    Python's own standard error, where progress bars and tracebacks go, still works. Another process
+    that is started meanwhile is mute, too.
     """
-    found, seen = [], set()
-    for here, folders, files in os.walk(root / below, followlinks=True):
-        folder = Path(here)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if folder.resolve() in seen:  # a circular link, or a second link to the same folder
-            folders.clear()
-            continue
-        seen.add(folder.resolve())
-        found += [folder / name for name in files if not name.startswith(".")]
-    return sorted(
-        path.relative_to(root).as_posix()
-        for path in found
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    )
+    try:
+        ours = sys.stderr.fileno() == 2
+    except (AttributeError, OSError, ValueError):  # a notebook or a test replaced it
+        ours = False
+    python, stderr = sys.stderr, os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if ours:
+        python.flush()
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        if ours:
+            sys.stderr.flush()
+            sys.stderr = python
 
 
 def load(

@@ -87,7 +87,7 @@ def save(folder: Path, predictions: pd.DataFrame, rate: int) -> None:
     recordings = dict(zip(predictions["path"], predictions["recording"], strict=True))
     examples = {}
     for label, path in choose(predictions).items():
-        with contextlib.suppress(decoding.AudioError):
+        with contextlib.suppress(decoding.AudioError), decoding.muted():
             waveform = decoding.load(paths.AUDIO / path, rate, SECONDS)
             examples[label] = Example(waveform, path, str(recordings[path]))
     file_names = write(folder, examples, rate)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline import drawing, evidence, params, paths, tables
-from pipeline.data import corrections, datasets, groups, preflight, prepare, source
+from pipeline.data import corrections, datasets, groups, inventory, preflight, prepare, source
 from pipeline.data.fetch import printable
 from pipeline.data.overview import overview
 from pipeline.errors import UserError
@@ -51,14 +51,10 @@ def main() -> str:
             " run again."
         )
 
-    clips, rejected = prepare.measure(root, corrected, parameters.features.min_seconds)
-    tables.write(paths.REJECTED, rejected)
-    if len(rejected) > settings.max_rejected * len(table):
-        raise UserError(
-            f"{len(rejected)} of {len(table)} clips cannot be used, more than"
-            f" dataset.max_rejected = {settings.max_rejected:g} allows: see the reasons in"
-            f" {paths.REJECTED}, then fix the clips or raise dataset.max_rejected."
-        )
+    clips, unused = prepare.sort_out(
+        dataset, root, table, corrected,
+        max_rejected=settings.max_rejected, min_seconds=parameters.features.min_seconds,
+    )  # fmt: skip
     prepare.check(clips)
     preflight.check(parameters, clips, prepare.window_seconds(dataset, clips))
 
@@ -67,13 +63,14 @@ def main() -> str:
         described.unlink(missing_ok=True)
     prepare.copy_clips(root, clips["path"].to_list())
     tables.write(paths.CLIPS, clips)
-    used = ~corrected_rows["path"].isin(rejected["path"])
+    rejected = unused["path"][unused["kind"] != inventory.OTHER]
+    used = ~corrected_rows["path"].isin(rejected)
     grouped_by = groups.named(clips, settings)
     card = prepare.card(
         dataset, clips, len(rejected), origin, as_published,
         corrections.facts(corrected_rows[used]), grouped_by,
     )  # fmt: skip
-    summary = prepare.summary(clips, len(rejected))
+    summary = prepare.summary(clips, unused)
     tables.write_json(paths.DATASET, card)
     tables.write_json(paths.SUMMARY, summary)
     drawing.save(overview(clips, dataset.title), paths.SUMMARY_PLOT)
@@ -91,7 +88,7 @@ def _line(
     return evidence.lines(
         f"{settings.name}{where}: {len(clips)} clips of {summary['classes']} classes in"
         f" {summary['folds']} folds ({summary['recordings']} recordings, {summary['hours']:.1f} h),"
-        f" {summary['rejected']} rejected"
+        f" {inventory.counted(summary)}"
         f"{groups.assumed(clips, settings, grouped_by)}",
         groups.remarks(clips, settings, grouped_by),
     )

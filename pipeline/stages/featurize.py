@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from pipeline import evidence, params, paths, tables
 from pipeline.data import feature_store, preflight
-from pipeline.sound import sampling
+from pipeline.sound import decoding, sampling
 from pipeline.sound.features import FeatureSpec, make_spec
 
 NAMES = {"logmel": "log-mel", "mfcc": "MFCC", "stft": "STFT"}
@@ -47,6 +47,7 @@ def main() -> str:
     started = time.monotonic()
     files = [paths.AUDIO / path for path in clips["path"]]
     with (
+        decoding.muted(),
         tqdm(desc="featurize", total=sound / 3600, bar_format=BAR, disable=None) as bar,
         closing(
             feature_store.extract_files(files, spec, lambda heard: bar.update(heard / 3600))

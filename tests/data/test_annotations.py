@@ -211,9 +211,16 @@ def test_labelled_parts_become_clips_of_their_recording(workspace: Path) -> None
 def test_parts_that_cannot_be_cut_are_listed_with_file_and_line(workspace: Path) -> None:
     track = "1\t3\ttit\n19\t20.05\ttit\n30\t31\tjay\n5\t7.5\tjay\n10\t12\t\n14\t13\tjay\n"
     (paths.SOUNDS / "monday" / "rec2.txt").write_text(track)
+    notes = [p.relative_to(paths.SOUNDS).as_posix() for p in paths.SOUNDS.rglob("*.txt")]
     assert "13 clips of 2 classes" in download.main()
-    rejected = tables.read(paths.REJECTED).set_index("path")["reason"]
-    assert rejected.to_dict() == {
+    summary = tables.read_json(paths.SUMMARY)
+    assert (summary["files"], summary["parts"], summary["rejected"]) == (len(notes) + 6, 16, 3)
+    listed = tables.read(paths.REJECTED).set_index("path")
+    assert listed["reason"][listed["kind"] == "other"].to_dict() == {
+        **{f"{name}.wav": "Its labelled parts are the clips." for name in RECORDINGS},
+        **dict.fromkeys(notes, "This is not a sound file."),
+    }
+    assert listed["reason"][listed["kind"] == "part"].to_dict() == {
         "monday/rec2.wav/00010.000-00012.000.flac": "monday/rec2.txt, line 5: the part has no"
         " label.",
         "monday/rec2.wav/00014.000-00013.000.flac": "monday/rec2.txt, line 6: the part ends at"
@@ -227,6 +234,8 @@ def test_parts_follow_the_group_and_the_corrections(workspace: Path) -> None:
     content = YAML().load(paths.PARAMS)
     for number in (1, 2):
         shutil.copytree(paths.SOUNDS / "monday", paths.SOUNDS / f"day{number}")
+        for file in (paths.SOUNDS / f"day{number}").glob("*.wav"):  # identical files are one
+            file.write_bytes(file.read_bytes()[:-1] + bytes([number]))
     content["dataset"]["folder"]["group"] = "parent"
     YAML().dump(content, paths.PARAMS)
     paths.CORRECTIONS.write_text(
@@ -263,6 +272,7 @@ def test_a_file_that_is_no_table_or_has_two_owners_is_named(workspace: Path) -> 
 def test_a_recording_that_cannot_be_decoded_takes_only_its_parts(workspace: Path) -> None:
     (paths.SOUNDS / "monday" / "rec1.wav").write_bytes(b"no sound")
     assert "10 clips of 2 classes in 3 folds (5 recordings" in download.main()
-    reasons = tables.read(paths.REJECTED)["reason"]
+    listed = tables.read(paths.REJECTED)
+    reasons = listed["reason"][listed["kind"] == "part"]
     assert len(reasons) == 2
     assert reasons.str.startswith("monday/rec1.wav: The file is not audio").all()

@@ -155,10 +155,32 @@ def test_a_folder_gives_labels_and_even_folds_of_its_files(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", [b"two\rlines.wav", b"latin\xff.wav"])
-def test_a_file_name_that_no_table_can_hold_is_refused(name: bytes, tmp_path: Path) -> None:
-    (own(tmp_path) / "cat" / os.fsdecode(name)).touch()
-    with pytest.raises(UserError, match=r"^The file name 'cat/.*rename the file\.$"):
-        read("folder", tmp_path)
+def test_a_file_name_that_no_table_can_hold_is_left_out(name: bytes, tmp_path: Path) -> None:
+    before = read("folder", own(tmp_path))
+    (tmp_path / "cat" / os.fsdecode(name)).touch()
+    pd.testing.assert_frame_equal(read("folder", tmp_path), before)
+
+
+def test_recordings_that_share_an_identical_file_are_one(tmp_path: Path) -> None:
+    own(tmp_path)
+    for name in ("cat/day1_0.wav", "cat/day2_1.wav", "dog/day2_0.wav"):
+        (tmp_path / name).write_bytes(b"the same")
+    (tmp_path / "cat/day3_0.wav").write_bytes(b"not same")
+    table = read("folder", tmp_path, pattern=r"(?P<recording>.+)_\d\.wav$")
+    recordings = table.set_index("path")["recording"]
+    assert set(recordings[["cat/day1_1.wav", "cat/day2_0.wav", "dog/day2_1.wav"]]) == {"cat/day1"}
+    assert recordings.nunique() == 8 - 2
+
+
+def test_an_identical_file_in_two_given_folds_is_refused(tmp_path: Path) -> None:
+    own(tmp_path)
+    for number in (0, 1):
+        (tmp_path / f"cat/day{number}_0.wav").write_bytes(b"the same")
+    sentence = (
+        r"cat/day0_0.wav and cat/day1_0.wav are the same file but in the folds 0 and 1, so .*"
+    )
+    with pytest.raises(UserError, match=sentence):
+        read("folder", tmp_path, pattern=r"(?P<fold>\d)_\d\.wav$")
 
 
 def test_a_pattern_keeps_the_files_of_a_recording_in_one_fold(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,11 @@ import pytest
 import soundfile
 from ruamel.yaml import YAML
 
-from pipeline import paths
+from pipeline import paths, tables
 from pipeline.data import datasets, prepare
 from pipeline.data.datasets import Archive, foley
 from pipeline.errors import UserError
+from pipeline.sound import decoding
 from pipeline.stages import download
 from tests.no_sound import NO_SOUND, SOUND, wav
 
@@ -52,7 +56,9 @@ def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setup:
 
 def record(path: Path, seconds: float = 0.2, level: float = 0.5, rate: int = 8000) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(len(str(path))).uniform(-level, level, int(seconds * rate))
+    noise = np.random.default_rng(zlib.crc32(str(path).encode())).uniform(
+        -level, level, int(seconds * rate)
+    )
     soundfile.write(path, noise, rate)
 
 
@@ -75,7 +81,17 @@ def card() -> dict[str, Any]:
 
 
 def rejected() -> dict[str, str]:
-    return dict(pd.read_csv(paths.REJECTED).itertuples(index=False, name=None))
+    """The reason of every clip that cannot be used."""
+    table = tables.read(paths.REJECTED)
+    table = table[table["kind"] == "clip"]
+    return dict(zip(table["path"], table["reason"], strict=True))
+
+
+def others() -> dict[str, str]:
+    """The reason of every other file that is not used."""
+    table = tables.read(paths.REJECTED)
+    table = table[table["kind"] == "other"]
+    return dict(zip(table["path"], table["reason"], strict=True))
 
 
 def test_foley_is_generated_once_and_gives_the_same_bytes_again(
@@ -85,7 +101,8 @@ def test_foley_is_generated_once_and_gives_the_same_bytes_again(
     line = download.main()
     assert line.startswith("foley: ")
     assert "10 classes in 3 folds (30 recordings" in line
-    assert line.splitlines()[0].endswith(", 0 rejected")
+    assert line.splitlines()[0].endswith(", 0 rejected, 1 other file")
+    assert others() == {"metadata/UrbanSound8K.csv": "This is not a sound file."}
     first = outputs()
     assert card()["source"] == "generated"
     assert str(Path.cwd()) not in str(first)
@@ -115,7 +132,7 @@ def test_the_real_esc10_goes_through(setup: Setup, esc10: Path) -> None:
     setup(name="esc10", source=str(esc10))
     line = download.main()
     assert line.removeprefix(f"esc10 from {esc10}: ") == (
-        "400 clips of 10 classes in 5 folds (304 recordings, 0.6 h), 0 rejected"
+        "400 clips of 10 classes in 5 folds (304 recordings, 0.6 h), 0 rejected, 2 other files"
     )
     clips = pd.read_csv(paths.CLIPS, dtype={"recording": str})
     assert list(clips.columns) == [
@@ -197,7 +214,10 @@ def test_unusable_clips_are_left_out_and_listed_with_the_reason(setup: Setup) ->
     (sounds / "clips.csv").write_text("path,label\ndog/gone.wav,dog\n")
     (sounds / "README.md").touch()
     setup(max_rejected=0.2)
-    assert ", 8 rejected; each file counts as its own recording" in download.main()
+    assert (
+        ", 8 rejected (1 missing), 2 other files; each file counts as its own recording"
+        in download.main()
+    )
     reasons = {
         "dog/cut.wav": "not audio",
         "dog/text.wav": "not audio",
@@ -275,6 +295,134 @@ def test_a_class_too_small_to_be_judged_is_named(setup: Setup) -> None:
     assert download.main().splitlines()[1:] == [
         "  Record more of dog: it has fewer than 10 recordings."
     ]
+
+
+def test_every_file_below_the_folder_is_used_or_listed_and_the_numbers_add_up(
+    setup: Setup,
+) -> None:
+    sounds = own(paths.SOUNDS)
+    sound = (sounds / "dog/0.wav").read_bytes()
+    names = {
+        "dog/no ending": None,
+        "dog/clip.WAVE": None,
+        "dog/clip.dat": None,
+        "dog/field.bwf": None,
+        "dog/unfinished.wav.part": "The name is that of a backup or of an unfinished download.",
+        "dog/old.wav.bak": "The name is that of a backup or of an unfinished download.",
+        "dog/.hidden.wav": "The file is hidden.",
+        "dog/.cache/1.wav": "The file is hidden.",
+        ".DS_Store": "The file is hidden.",
+        "__MACOSX/dog/._1.wav": "The file is hidden.",
+    }
+    for number, name in enumerate(names):
+        (sounds / name).parent.mkdir(parents=True, exist_ok=True)
+        # each a sound of its own: identical files would be one recording
+        (sounds / name).write_bytes(sound[:-1] + bytes([number]))
+    for name in ("Thumbs.db", "dog/desktop.ini", "dog/notes.txt", "README.md", "picture.jpg"):
+        (sounds / name).write_bytes(b"\xff\xd8\xff\xe0 no sound")
+        names[name] = "This is not a sound file."
+    (sounds / "clips.csv").write_text("path,label\n")
+    names["clips.csv"] = "This is not a sound file."
+    (sounds / "dog/nowhere.wav").symlink_to("gone.wav")
+    (sounds / "dog/itself.wav").symlink_to("itself.wav")
+    names |= dict.fromkeys(("dog/nowhere.wav", "dog/itself.wav"), "The link leads nowhere.")
+    (sounds / "dog/circle").symlink_to("..")
+    (sounds / "dog/.link").symlink_to("..")
+    names["dog/circle"] = "The link leads to a folder that is already read."
+    names["dog/.link"] = "The link is hidden."
+    os.mkfifo(sounds / "dog/pipe.wav")
+    names["dog/pipe.wav"] = "This is not a regular file."
+    paths.CORRECTIONS.write_text("dataset,path,label\nfolder,dog/1.wav,\n")
+    names["dog/1.wav"] = "labels.csv drops the clip."
+    setup(max_rejected=0.0)
+
+    assert ", 0 rejected, 18 other files; " in download.main()
+    assert rejected() == {}
+    assert others() == {name: reason for name, reason in names.items() if reason}
+    used = set(tables.read(paths.CLIPS)["path"])
+    assert {name for name, reason in names.items() if not reason} < used
+    numbers = tables.read_json(paths.SUMMARY)
+    assert (numbers["clips"], numbers["other_files"], numbers["files"]) == (43, 18, 61)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"latin\xfcber.wav", "dog/latin\\xfcber.wav"),
+        (b"two\rlines\n.wav", "dog/two\\rlines\\n.wav"),
+        ("größe\x1b🎵.wav".encode(), "dog/größe\\x1b🎵.wav"),
+    ],
+)
+def test_a_file_whose_name_no_table_can_hold_is_listed_and_left_out(
+    name: bytes, shown: str, setup: Setup
+) -> None:
+    sounds = own(paths.SOUNDS)
+    file = sounds / "dog" / os.fsdecode(name)
+    file.write_bytes((sounds / "dog/0.wav").read_bytes())
+    (sounds / os.fsdecode(b"\xff.txt")).touch()
+    setup(max_rejected=0.03)
+    assert ": 40 clips of" in download.main()
+    assert rejected() == {
+        shown: "The file name is not UTF-8 or contains a control character: rename the file."
+    }
+    assert others() == {"\\xff.txt": "This is not a sound file."}
+    setup(max_rejected=0.02)
+    with pytest.raises(UserError, match="stopped after 1 of 41 clips: 1 cannot be used"):
+        download.main()
+
+
+def test_a_file_with_two_labels_is_rejected_under_both(setup: Setup) -> None:
+    sounds = own(paths.SOUNDS)
+    shutil.copy(sounds / "dog/1.wav", sounds / "cat/copy.wav")
+    shutil.copy(sounds / "dog/2.wav", sounds / "dog/copy.wav")
+    setup(max_rejected=0.1)
+    assert ": 40 clips of" in download.main()
+    end = "delete the wrong one."
+    assert rejected() == {
+        "cat/copy.wav": f"The same file is there as dog/1.wav, with the label dog: {end}",
+        "dog/1.wav": f"The same file is there as cat/copy.wav, with the label cat: {end}",
+    }
+    clips = tables.read(paths.CLIPS)
+    of_copies = clips["recording"][clips["path"].isin(["dog/2.wav", "dog/copy.wav"])]
+    assert list(of_copies) == ["dog/2.wav"] * 2
+
+    paths.CORRECTIONS.write_text("dataset,path,label\nfolder,cat/copy.wav,dog\n")
+    assert ": 42 clips of" in download.main()
+
+
+def test_too_many_bad_clips_stop_the_check_as_soon_as_it_is_certain(setup: Setup) -> None:
+    sounds = own(paths.SOUNDS, recordings=30)
+    for number in range(10, 20):
+        (sounds / f"cat/{number}.wav").write_bytes(b"")
+    setup(max_rejected=0.05)
+    sentence = (
+        r"^Checking stopped after 6 of 60 clips: 4 cannot be used, more than dataset\.max_rejected"
+        r" = 0\.05 allows: see the reasons in data/rejected\.csv, then fix"
+    )
+    with pytest.raises(UserError, match=sentence):
+        download.main()
+    assert len(rejected()) == 4
+
+
+def test_notes_of_decoders_do_not_reach_the_terminal_but_python_does(
+    setup: Setup, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sounds = own(paths.SOUNDS)
+    for number in range(20):
+        record(sounds / f"dog/{number}.mp3", seconds=1.0)
+        damaged = bytearray((sounds / f"dog/{number}.mp3").read_bytes())
+        damaged[2000:2400] = bytes(400)
+        (sounds / f"dog/{number}.mp3").write_bytes(damaged)
+    setup(max_rejected=1.0)
+    decoding.load(sounds / "dog/1.mp3", 8000)
+    assert "Note: Skipped" in capfd.readouterr().err
+    download.main()
+    assert not capfd.readouterr().err
+    with decoding.muted():
+        print("Python", file=sys.stderr)
+        os.write(2, b"native")
+    os.write(2, b"later")
+    assert capfd.readouterr().err == "Python\nlater"
 
 
 def test_too_many_bad_clips_stop_the_stage_after_the_list_is_written(setup: Setup) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.data import annotations
-from pipeline.data.datasets import folds, grouping, metadata
+from pipeline.data.datasets import copies, folds, grouping, metadata
 from pipeline.data.datasets.metadata import clip_paths, whole_numbers
 from pipeline.errors import UserError
 from pipeline.params import DatasetParams, FolderParams
@@ -24,8 +24,9 @@ def read(root: Path, params: DatasetParams) -> pd.DataFrame:
     The label, fold and recording of a clip come from ``clips.csv``; what it does not give comes
     from ``dataset.folder.pattern``, applied to the path. Otherwise the label is the first folder of
     the path, and every file counts as a recording of its own. ``dataset.folder.group`` says which
-    clips belong together instead. If no clip has a fold, folds are made so that recordings stay
-    whole and labels are spread evenly; the same files always give the same folds.
+    clips belong together instead. Recordings that share an identical file are one. If no clip has a
+    fold, folds are made so that recordings stay whole and labels are spread evenly; the same files
+    always give the same folds.
 
     A recording with an annotation file beside it is not a clip. Its labelled parts are, and they
     share its recording, group and fold, see :mod:`pipeline.data.annotations`.
@@ -63,9 +64,12 @@ def read(root: Path, params: DatasetParams) -> pd.DataFrame:
     annotated = annotations.files(root, table["path"])
     # The parts have labels, not the recording, so its folder may just as well name a place or day.
     table["label"] = table["label"].mask(table["path"].isin(annotated))
-    table["recording"] = grouping.recordings(table, params.folder.group)
+    alone = grouping.recordings(table, params.folder.group)
+    identical = copies.identical(root, table["path"])
+    table["recording"] = copies.joined(alone.set_axis(table["path"]), identical).to_numpy()
     table["fold"] = whole_numbers(table["fold"], "The fold of a clip")
     table = table[["path", *_GIVEN]]
+    copies.check_folds(table.set_index("path")["fold"], identical)
     table = annotations.expand(table, annotated)
 
     usable = table["label"].notna()

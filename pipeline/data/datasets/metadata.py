@@ -7,23 +7,15 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.errors import UserError
-from pipeline.sound.decoding import sound_files
+from pipeline.sound.files import sound_files
 
 COLUMNS = ["path", "label", "fold", "recording", "salience"]
 """Columns of every dataset's table. An unknown value is null."""
 
 
 def clip_paths(root: Path, below: str = ".") -> list[str]:
-    """List the clips below a folder, as :func:`pipeline.sound.decoding.sound_files` does.
-
-    Raises
-    ------
-    UserError
-        As :func:`check_names`.
-    """
-    paths = sound_files(root, below)
-    check_names(paths)
-    return paths
+    """List the sound files below a folder, without those whose names a table cannot hold."""
+    return [path for path in sound_files(root, below) if fits_a_table(path)]
 
 
 def check_names(names: Iterable[str]) -> None:
@@ -40,7 +32,7 @@ def check_names(names: Iterable[str]) -> None:
         When a name is not UTF-8 or contains a control character, such as a carriage return.
     """
     for name in names:
-        if not _fits_a_table(name):
+        if not fits_a_table(name):
             raise UserError(
                 f"The file name {name!a} is not UTF-8 or contains a control character: rename the"
                 " file."
@@ -56,14 +48,15 @@ def check_text(values: Iterable[str], column: str) -> None:
         When a value contains a control character, such as a line break.
     """
     for value in values:
-        if not _fits_a_table(value):
+        if not fits_a_table(value):
             raise UserError(
                 f"The {column} {value!a} contains a control character, such as a line break:"
                 " remove it."
             )
 
 
-def _fits_a_table(text: str) -> bool:
+def fits_a_table(text: str) -> bool:
+    """Whether a text is UTF-8 without control characters."""
     return not any(letter < " " or "\ud800" <= letter <= "\udfff" for letter in text)
 
 
