@@ -48,8 +48,10 @@ def test_the_service_and_the_featurize_stage_compute_the_same_features_to_the_bi
         wave = sound(LABELS[number % 3], number, rate, 1.5 + number)
         soundfile.write(files[-1], np.stack([wave] * channels, axis=1), rate, subtype=subtype)
     limits = decoding.Limits(600, 10)
-    for file, expected in zip(files, extract_files(files, classifier.spec), strict=True):
-        waveform = decoding.load(file.read_bytes(), classifier.spec.sample_rate, limits=limits)
+    for clip, expected in extract_files(files, classifier.spec):
+        waveform = decoding.load(
+            files[clip].read_bytes(), classifier.spec.sample_rate, limits=limits
+        )
         found = classifier.predict(waveform, 120)
         np.testing.assert_array_equal(found.features, expected[0])
 
