@@ -52,6 +52,7 @@ def test_defaults_outside_the_space_are_not_tried() -> None:
         ("batch_size", Range(low=8, high=64, log=True), int),
         ("learning_rate", Range(low=0.001, high=0.1, log=True), float),
         ("schedule", Choices(choices=("constant", "cosine")), str),
+        ("balance", Choices(choices=(False, True)), bool),
     ],
 )
 def test_a_suggestion_has_the_type_of_its_key(
