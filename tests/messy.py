@@ -444,8 +444,11 @@ def _people(draw: Draw, folder: Folder) -> None:
                 path = way.format(word=word, person="abcdef"[person], take=take)
                 files[path] = plain(len(files) + 500, 0.1)
     folder.files = files
-    group = draw(st.sampled_from(("none", "pattern", "table")))
-    if group == "pattern":
+    group = draw(st.sampled_from(("none", "setting", "pattern", "table")))
+    if group == "setting":
+        by_folder = way == "{word}/{person}/{take}.wav"
+        folder.folder["group"] = "parent" if by_folder else r"(?P<speaker>[a-f])[_/]\d"
+    elif group == "pattern":
         folder.folder["pattern"] = r"(?P<recording>[a-f])[_/]\d+\.wav"
     elif group == "table":
         person_of = {path: re.sub(r".*([a-f])[_/]\d+\.wav", r"\1", path) for path in folder.clips()}
@@ -609,7 +612,11 @@ def run(folder: Folder, work: Path) -> Run:
         except Exception:
             done.crash = traceback.format_exc()
         made = [path for top in ("data", "features") for path in Path(top).rglob("*")]
-        done.outputs = {str(path): path.read_bytes() for path in sorted(made) if path.is_file()}
+        done.outputs = {
+            str(path): path.read_bytes()
+            for path in sorted(made)
+            if path.is_file() and not path.is_relative_to(paths.DOWNLOADS)
+        }
     done.noise = "".join(written)
     return done
 
@@ -769,6 +776,34 @@ def _wrong_inventory(folder: Folder) -> Iterator[str]:
     summary = tables.read_json(paths.SUMMARY)
     if (summary["clips"], summary["classes"]) != (len(used), clips["label"].nunique()):
         yield f"inventory: the summary does not count what is there: {summary}"
+    if "files" not in summary:
+        return
+    parts_of = set(clips["source"].dropna()) if "source" in clips else set()
+    named = set(used) | set(listed) | parts_of
+    entries = list(_entries(paths.SOUNDS))
+    for path in entries:
+        below = any(name.startswith(path + "/") for name in named)  # a link to a folder, or parts
+        if path not in named and not below and path != "clips.csv":
+            yield f"inventory: {path} is neither used nor listed"
+    if len(listed) != summary["rejected"] + summary["other_files"]:
+        yield f"inventory: {len(listed)} files are listed: {summary}"
+    links = "links" in folder.mess  # a link to a folder stands for the files in it
+    if not links and summary["files"] != len(entries):
+        yield f"inventory: {len(entries)} files are there: {summary}"
+
+
+def _entries(root: Path) -> Iterator[str]:
+    """Yield all files and links below a folder, as a table can hold their names."""
+    for here, folders_, files in os.walk(root):
+        links = [name for name in folders_ if Path(here, name).is_symlink()]
+        for name in (*files, *links):
+            path = Path(here, name).relative_to(root).as_posix()
+            yield "".join(
+                ascii(chr(ord(letter) & 0xFF if letter >= "\ud800" else ord(letter)))[1:-1]
+                if letter < " " or "\ud800" <= letter <= "\udfff"
+                else letter
+                for letter in path
+            )
 
 
 def _two_sides(_: Folder) -> Iterator[str]:
