@@ -63,7 +63,7 @@ def main(patterns: Sequence[str], out: Path, bundle: Path) -> str:
     columns = ["path", "label", "probability", "known", *labels, "seconds", "error", *STATE]
     rows = still_valid(earlier, files, columns, classifier)
     kept = {row["path"] for row in rows}
-    todo = [file for file in files if str(file) not in kept]
+    todo = [file for file in files if shown(file) not in kept]
 
     write(out, columns, rows)
     progress = tqdm(desc="predict", total=len(files), initial=len(rows), unit="clip", disable=None)
@@ -108,7 +108,7 @@ def still_valid(
     return [
         row
         for file in files
-        if (row := by_path.get(str(file)))
+        if (row := by_path.get(shown(file)))
         and not row["error"]
         and list(row) == columns
         and row.items() >= state(file, classifier).items()
@@ -191,7 +191,7 @@ def predict_file(file: Path, classifier: Classifier) -> Row:
         A row of the table without its empty cells; with `error` if there is no prediction.
     """
     spec = classifier.spec
-    row = {"path": str(file), **state(file, classifier)}
+    row = {"path": shown(file), **state(file, classifier)}
     most = WINDOWS if spec.longer == "split" else 1
     try:
         # one second more than is analysed, because a resampler's last samples are not exact
@@ -210,6 +210,17 @@ def predict_file(file: Path, classifier: Classifier) -> Row:
         **{f"p_{label}": f"{probability:.6f}" for label, probability in named},
         "seconds": f"{analysed:.3f}",
     }
+
+
+def shown(file: Path) -> str:
+    """Write a path so that pandas and spreadsheets read it as the text that it is.
+
+    Bytes that are not UTF-8 become escapes, as in a Python string. The path begins with ``./`` if
+    it could be taken for a number, a missing value or a formula.
+    """
+    text = str(file).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    bare = "/" not in text and file.suffix.lower() not in SUFFIXES
+    return f"./{text}" if bare or text.startswith(("=", "+", "-", "@")) else text
 
 
 def state(file: Path, classifier: Classifier) -> Row:
@@ -288,8 +299,7 @@ def write(out: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
 
 
 def _open(table: Path, mode: str = "r") -> IO[str]:
-    """Open a table; file names that are not UTF-8 are kept byte by byte."""
-    return table.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
+    return table.open(mode, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def run(options: argparse.Namespace) -> str:

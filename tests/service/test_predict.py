@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipeline.errors import UserError
@@ -201,16 +202,26 @@ def test_each_clip_is_listed_once_however_often_it_is_named(
     assert predict.find(["[1].wav"]) == [Path("[1].wav")]
 
 
-@pytest.mark.parametrize("name", ["Straße 🎵.wav", 'a,"b".wav', "a\nb.wav", b"\xff\xfe.wav"])
-def test_any_file_name_survives_the_round_trip_through_the_table(
-    name: str | bytes, bundle: Path, tmp_path: Path
+NAMES = {
+    "Straße 🎵.wav": "Straße 🎵.wav", 'a,"b".wav': 'a,"b".wav', "a\nb\r.wav": "a\nb\r.wav",
+    os.fsdecode(b"\xff\xfe.wav"): "\\xff\\xfe.wav", "007": "./007", "NA": "./NA", "1.0": "./1.0",
+    "true": "./true", "=cmd": "./=cmd", "@x.wav": "./@x.wav", "-x.wav": "./-x.wav", " a ": "./ a ",
+    "plain.wav": "plain.wav", "folder/007": "folder/007", "'.wav": "'.wav", '"': './"',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("names", [[name] for name in NAMES] + [list(NAMES)], ids=ascii)
+def test_pandas_reads_the_name_of_any_file(
+    names: list[str], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clip = tmp_path / os.fsdecode(name)
-    clip.write_bytes(evil.seeds()["16.wav"])
-    out = tmp_path / "predictions.csv"
-    predict.main([str(clip)], out, bundle)
-    assert table(out)[0]["path"] == str(clip)
-    assert "1 of them already in the table" in predict.main([str(clip)], out, bundle)
+    monkeypatch.chdir(tmp_path)
+    for name in names:
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(evil.seeds()["16.wav"])
+    out = Path("predictions.csv")
+    predict.main(names, out, bundle)
+    assert sorted(pd.read_csv(out)["path"]) == sorted(NAMES[name] for name in names)
+    assert f"{len(names)} of them already in the table" in predict.main(names, out, bundle)
 
 
 def test_a_user_error_is_one_sentence_and_changes_no_file(
