@@ -156,7 +156,7 @@ def _add_data(
 ) -> None:
     """Add the dataset, the hashes of its files, the rejected clips and the features."""
     dataset = logged_dataset(client, run) or card.get("dataset", {})
-    described = ("title", "as_published", "license", "clips")
+    described = ("title", "as_published", "license", "clips", "recordings", "grouped_by")
     chain.add(
         "dataset",
         _without_prefix(tags, "dataset.") | {k: dataset[k] for k in described if dataset.get(k)},

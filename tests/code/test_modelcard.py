@@ -176,3 +176,10 @@ def test_a_model_without_a_search_says_so() -> None:
     tags = {**FACTS.tags, "tune.study": "none", "tune.trial": "none"}
     card = modelcard.render(replace(FACTS, tags=tags))
     assert "Hyper-parameters: those of `train`, without a search." in card
+
+
+def test_the_card_says_what_clips_were_grouped_by() -> None:
+    assert "8 clips of 6 recordings;" in modelcard.render(FACTS)
+    grouped = {**FACTS.dataset, "grouped_by": "speaker"}
+    card = modelcard.render(replace(FACTS, dataset=grouped))
+    assert "8 clips of 6 groups by speaker;" in card

@@ -277,6 +277,15 @@ def test_names_that_show_speakers_are_pointed_out_until_the_user_decides(setup: 
     assert download.main() == first
 
 
+def test_two_identical_files_do_not_hide_that_names_show_speakers(setup: Setup) -> None:
+    spoken()
+    shutil.copy(paths.SOUNDS / "yes/yes_eva_0.wav", paths.SOUNDS / "yes/yes_eva_2.wav")
+    setup()
+    line = download.main()
+    assert "each file counts as its own recording" in line
+    assert "'anna' is in " in line
+
+
 def test_the_closing_line_says_what_clips_are_grouped_by(setup: Setup) -> None:
     spoken()
     setup({"dataset.folder.group": "_(?P<speaker>[a-z]+)_"})

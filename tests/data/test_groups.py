@@ -89,6 +89,15 @@ def test_a_group_may_cross_the_recordings_of_the_table(tmp_path: Path) -> None:
         read("folder", tmp_path, group="_([a-z]+)_")
 
 
+def test_a_recording_whose_parts_are_labelled_needs_a_group_too(tmp_path: Path) -> None:
+    grow(words(tmp_path), "walks/lake.wav")
+    write(tmp_path / "walks/lake.txt", "1.0\t2.0\tyes", "3.0\t4.0\tno")
+    with pytest.raises(UserError, match=r"finds no group for walks/lake\.wav"):
+        read("folder", tmp_path, group="_([a-z]+)_")
+    table = read("folder", tmp_path, group="(?:_|walks/)([a-z]+)[_.]").dropna(subset="label")
+    assert set(table["recording"]) == {*PEOPLE, "lake"}
+
+
 def test_a_flat_folder_has_its_labels_in_the_names(tmp_path: Path) -> None:
     pattern = r"^(?P<label>[a-z]+)_(?P<speaker>[a-z]+)_"
     table = read(

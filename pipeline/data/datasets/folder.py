@@ -63,8 +63,10 @@ def read(root: Path, params: DatasetParams) -> pd.DataFrame:
     table = table.reset_index()
     annotated = annotations.files(root, table["path"])
     # The parts have labels, not the recording, so its folder may just as well name a place or day.
-    table["label"] = table["label"].mask(table["path"].isin(annotated))
-    alone = grouping.recordings(table, params.folder.group)
+    has_parts = table["path"].isin(annotated)
+    table["label"] = table["label"].mask(has_parts)
+    used = table["label"].notna() | has_parts
+    alone = grouping.recordings(table, used, params.folder.group)
     identical = copies.identical(root, table["path"])
     table["recording"] = copies.joined(alone.set_axis(table["path"]), identical).to_numpy()
     table["fold"] = whole_numbers(table["fold"], "The fold of a clip")

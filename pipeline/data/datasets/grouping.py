@@ -20,7 +20,7 @@ FILE = "file"
 """Value of ``dataset.folder.group`` that makes each file a recording of its own."""
 
 
-def recordings(clips: pd.DataFrame, group: str | None) -> pd.Series:
+def recordings(clips: pd.DataFrame, used: pd.Series, group: str | None) -> pd.Series:
     """Find the recording or group that each clip belongs to.
 
     Parameters
@@ -28,19 +28,21 @@ def recordings(clips: pd.DataFrame, group: str | None) -> pd.Series:
     clips : DataFrame
         ``path``, ``label``, ``recording`` (null where unknown), and a column for each group of
         ``dataset.folder.pattern`` and each column of ``clips.csv``.
+    used : Series of bool
+        Whether a clip, or a part of it, has a label.
     group : str or None
         ``dataset.folder.group``.
 
     Returns
     -------
     Series of str
-        Null only for clips without a label.
+        Null only for clips that are not used.
 
     Raises
     ------
     UserError
-        When `group` is not valid, when it finds nothing for a labelled clip, or when clips of one
-        recording are in two groups.
+        When `group` is not valid, when it finds nothing for a clip that is used, or when clips of
+        one recording are in two groups.
     """
     if group is None:
         return clips["recording"].fillna(clips["path"])
@@ -56,7 +58,7 @@ def recordings(clips: pd.DataFrame, group: str | None) -> pd.Series:
         expression = _expression(group, [str(name) for name in clips if name != "path"])
         found = clips["path"].map(lambda path: _value(expression, path))
         remedy = "correct the pattern or rename the file"
-    missing = clips["path"][found.isna() & clips["label"].notna()]
+    missing = clips["path"][found.isna() & used]
     if len(missing):
         raise UserError(
             f"dataset.folder.group: {group} finds no group for {missing.iloc[0]}: {remedy}."
@@ -87,7 +89,8 @@ def named(group: str | None, clips: pd.DataFrame) -> str:
         and ``recording`` if the folder says which clips were cut from one.
     """
     if group is None or group == FILE:
-        return "file" if (clips["recording"] == clips["path"]).all() else "recording"
+        # identical files share the path of one of them
+        return "file" if clips["recording"].isin(clips["path"]).all() else "recording"
     if group == PARENT:
         return "parent folder"
     if "(" in group:
