@@ -9,9 +9,6 @@ from hypothesis import strategies as st
 
 from tests import messy
 
-PENDING = ("two sides: one content", "noise:")
-"""Faults that are known and not fixed yet."""
-
 BOUNDED = settings(
     deadline=None,
     derandomize=True,
@@ -24,7 +21,7 @@ BOUNDED = settings(
 
 def check(folder: messy.Folder, again: bool = False) -> None:
     _, faults = messy.once(folder, again)
-    assert not [fault for fault in faults if not fault.startswith(PENDING)]
+    assert not faults
 
 
 @pytest.mark.parametrize("kind", [*messy.MESS, *messy.HOPELESS])
