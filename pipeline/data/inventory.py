@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.data import annotations
 from pipeline.data.datasets.metadata import fits_a_table
 from pipeline.paths import CORRECTIONS
 from pipeline.sound import files
@@ -34,15 +35,27 @@ def others(root: Path, table: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame
         One row per file, with :data:`COLUMNS`.
     """
     known = set(table["path"])
-    cut = set(table["source"].dropna()) if "source" in table else set()
+    used = _used_for_parts(root, table)
     rows = [
-        (path, "Its labelled parts are the clips.", OTHER) if path in cut else _row(path, why)
+        (path, used[path], OTHER) if path in used else _row(path, why)
         for path, why in files.below(root)
         if path not in known
     ]
     dropped = known - set(clips["path"])
     rows += [(path, f"{CORRECTIONS} drops the clip.", OTHER) for path in sorted(dropped)]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _used_for_parts(root: Path, table: pd.DataFrame) -> dict[str, str]:
+    """Say what recordings with labelled parts and the files with their labels are used for."""
+    if "source" not in table:
+        return {}
+    recordings = table["source"].dropna().unique()
+    return dict.fromkeys(recordings, "Its labelled parts are the clips.") | {
+        file: f"It labels parts of {recording}."
+        for recording, labels in annotations.files(root, recordings).items()
+        for file in labels
+    }
 
 
 def _row(path: str, why: str | None) -> tuple[str, str, str]:

@@ -218,7 +218,7 @@ def test_parts_that_cannot_be_cut_are_listed_with_file_and_line(workspace: Path)
     listed = tables.read(paths.REJECTED).set_index("path")
     assert listed["reason"][listed["kind"] == "other"].to_dict() == {
         **{f"{name}.wav": "Its labelled parts are the clips." for name in RECORDINGS},
-        **dict.fromkeys(notes, "This is not a sound file."),
+        **{note: f"It labels parts of {note.split('.')[0]}.wav." for note in notes},
     }
     assert listed["reason"][listed["kind"] == "part"].to_dict() == {
         "monday/rec2.wav/00010.000-00012.000.flac": "monday/rec2.txt, line 5: the part has no"
