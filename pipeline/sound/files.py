@@ -46,20 +46,24 @@ def below(root: Path, folder: str = ".") -> list[tuple[str, str | None]]:
     def unreadable(error: OSError) -> None:
         found.append((Path(error.filename), f"The folder cannot be read: {error.strerror}."))
 
-    for here, folders, names in os.walk(root / folder, onerror=unreadable, followlinks=True):
-        place = Path(here)
+    # A folder comes before the links to it, which may stand among the clips of another label.
+    # Hidden folders are last, so that a link elsewhere is not taken for the second one.
+    real, links, hidden = [root / folder], list[Path](), list[Path]()
+    while waiting := real or links or hidden:
+        place = waiting.pop(0)
         if place.resolve() in seen:  # a circular link, or a second link to the same folder
             found.append((place, "The link leads to a folder that is already read."))
-            folders.clear()
             continue
         seen.add(place.resolve())
+        _, folders, names = next(os.walk(place, onerror=unreadable), ("", [], []))
         found += [(place / name, _why_not(place / name, root)) for name in names]
-        hidden = [name for name in folders if _is_hidden(place / name, root)]
-        links = [name for name in hidden if (place / name).is_symlink()]
-        found += [(place / name, "The link is hidden.") for name in links]
-        # Hidden folders are last, so that a link elsewhere is not taken for the second one.
-        visible = sorted(set(folders) - set(hidden))
-        folders[:] = visible + sorted(set(hidden) - set(links))
+        for inner in sorted(place / name for name in folders):
+            if not inner.is_symlink():
+                (hidden if _is_hidden(inner, root) else real).append(inner)
+            elif _is_hidden(inner, root):
+                found.append((inner, "The link is hidden."))
+            else:
+                links.append(inner)
     return sorted((path.relative_to(root).as_posix(), reason) for path, reason in found)
 
 

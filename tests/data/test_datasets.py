@@ -252,6 +252,12 @@ def test_a_label_may_be_a_link_to_a_folder_elsewhere_and_circles_end(tmp_path: P
     assert clip_paths(tmp_path / "here") == [f"dog/day{n}_0.wav" for n in range(9)]
 
 
+def test_a_link_inside_a_label_does_not_take_the_clips_of_another_label(tmp_path: Path) -> None:
+    own(tmp_path)
+    (tmp_path / "cat/first").symlink_to(tmp_path / "dog")
+    assert clip_paths(tmp_path) == clip_paths(own(tmp_path / "plain"))
+
+
 def test_notes_and_the_readme_do_not_count_as_clips(tmp_path: Path) -> None:
     grow(own(tmp_path), "README.md", "dog/notes.txt", "dog/.DS_Store", "dog/cover.jpg")
     assert len(read("folder", tmp_path)) == 16
