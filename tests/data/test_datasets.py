@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
 from pipeline import params
 from pipeline.data import datasets, prepare
@@ -161,23 +163,28 @@ def test_a_file_name_that_no_table_can_hold_is_left_out(name: bytes, tmp_path: P
     pd.testing.assert_frame_equal(read("folder", tmp_path), before)
 
 
-def test_recordings_that_share_an_identical_file_are_one(tmp_path: Path) -> None:
+SOUND = np.array([1000, -2000, 3000, -4000] * 100, np.int16)
+
+
+def test_recordings_that_share_a_sound_are_one(tmp_path: Path) -> None:
     own(tmp_path)
-    for name in ("cat/day1_0.wav", "cat/day2_1.wav", "dog/day2_0.wav"):
-        (tmp_path / name).write_bytes(b"the same")
-    (tmp_path / "cat/day3_0.wav").write_bytes(b"not same")
+    for name, kind in (("cat/day1_0", "WAV"), ("cat/day2_1", "FLAC"), ("dog/day2_0", "AIFF")):
+        soundfile.write(tmp_path / f"{name}.wav", SOUND, 8000, format=kind)
+    soundfile.write(tmp_path / "cat/day3_0.wav", SOUND[::-1], 8000)
+    for name in ("cat/day0_0.wav", "dog/day0_0.wav"):
+        soundfile.write(tmp_path / name, SOUND * 0, 8000)  # silence says nothing
     table = read("folder", tmp_path, pattern=r"(?P<recording>.+)_\d\.wav$")
     recordings = table.set_index("path")["recording"]
     assert set(recordings[["cat/day1_1.wav", "cat/day2_0.wav", "dog/day2_1.wav"]]) == {"cat/day1"}
     assert recordings.nunique() == 8 - 2
 
 
-def test_an_identical_file_in_two_given_folds_is_refused(tmp_path: Path) -> None:
+def test_a_sound_in_two_given_folds_is_refused(tmp_path: Path) -> None:
     own(tmp_path)
     for number in (0, 1):
-        (tmp_path / f"cat/day{number}_0.wav").write_bytes(b"the same")
+        soundfile.write(tmp_path / f"cat/day{number}_0.wav", SOUND, 8000)
     sentence = (
-        r"cat/day0_0.wav and cat/day1_0.wav are the same file but in the folds 0 and 1, so .*"
+        r"cat/day0_0.wav and cat/day1_0.wav hold the same sound but are in the folds 0 and 1, so .*"
     )
     with pytest.raises(UserError, match=sentence):
         read("folder", tmp_path, pattern=r"(?P<fold>\d)_\d\.wav$")

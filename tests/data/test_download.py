@@ -380,19 +380,21 @@ def test_a_file_whose_name_no_table_can_hold_is_listed_and_left_out(
         download.main()
 
 
-def test_a_file_with_two_labels_is_rejected_under_both(setup: Setup) -> None:
+def test_a_sound_with_two_labels_is_rejected_under_both(setup: Setup) -> None:
     sounds = own(paths.SOUNDS)
     shutil.copy(sounds / "dog/1.wav", sounds / "cat/copy.wav")
-    shutil.copy(sounds / "dog/2.wav", sounds / "dog/copy.wav")
+    samples, rate = soundfile.read(sounds / "dog/2.wav", dtype="int16", always_2d=True)
+    # another format and two equal channels, but the same sound
+    soundfile.write(sounds / "dog/copy.flac", np.repeat(samples[:, :1], 2, axis=1), rate)
     setup(max_rejected=0.1)
     assert ": 40 clips of" in download.main()
     end = "delete the wrong one."
     assert rejected() == {
-        "cat/copy.wav": f"The same file is there as dog/1.wav, with the label dog: {end}",
-        "dog/1.wav": f"The same file is there as cat/copy.wav, with the label cat: {end}",
+        "cat/copy.wav": f"The same sound is there as dog/1.wav, with the label dog: {end}",
+        "dog/1.wav": f"The same sound is there as cat/copy.wav, with the label cat: {end}",
     }
     clips = tables.read(paths.CLIPS)
-    of_copies = clips["recording"][clips["path"].isin(["dog/2.wav", "dog/copy.wav"])]
+    of_copies = clips["recording"][clips["path"].isin(["dog/2.wav", "dog/copy.flac"])]
     assert list(of_copies) == ["dog/2.wav"] * 2
 
     paths.CORRECTIONS.write_text("dataset,path,label\nfolder,cat/copy.wav,dog\n")

@@ -1,58 +1,63 @@
-"""Find files with the same content, so that the same sound is never on two sides of a split."""
+"""Find files with the same sound, so that the same sound is never on two sides of a split."""
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Iterable
+from functools import partial
+from itertools import islice
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import pandas as pd
+from tqdm.auto import tqdm
 
+from pipeline import cpus
 from pipeline.errors import UserError
+from pipeline.sound import decoding
 
 
 def identical(root: Path, paths: Iterable[str]) -> list[list[str]]:
-    """Find the files that have the same content.
+    """Find the files that hold the same samples, whatever their format and their tags.
 
     Parameters
     ----------
     root : Path
         Folder that the paths are relative to.
     paths : iterable of str
-        POSIX paths; missing files are left out, and so are empty ones.
+        POSIX paths; files that are missing, cannot be decoded or are silent are left out.
 
     Returns
     -------
     list of list of str
         The paths of two or more files each, sorted.
     """
-    groups = [[path for path in sorted(paths) if (root / path).is_file()]]
-    for key in (_size, _beginning, _content):  # most files differ in what is read fast
-        groups = [part for group in groups for part in _split(root, group, key)]
+    files = [path for path in sorted(paths) if (root / path).is_file()]
+    groups: list[list[str]] = []
+    with decoding.muted(), ThreadPool(cpus.available()) as pool:
+        for most in (1, None):  # most files differ in their first block
+            hashes = pool.imap(partial(_hash, most=most), [root / path for path in files])
+            bar = tqdm(hashes, "compare", len(files), unit="file", disable=None)
+            alike = defaultdict(list)
+            for path, value in zip(files, bar, strict=True):
+                if value:
+                    alike[value].append(path)
+            groups = [group for group in alike.values() if len(group) > 1]
+            files = [path for group in groups for path in group]
     return groups
 
 
-def _split(
-    root: Path, paths: list[str], key: Callable[[Path], Hashable | None]
-) -> Iterable[list[str]]:
-    parts = defaultdict(list)
-    for path in paths:
-        if value := key(root / path):
-            parts[value].append(path)
-    return [part for part in parts.values() if len(part) > 1]
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
-
-
-def _beginning(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(1 << 14)
-
-
-def _content(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _hash(path: Path, most: int | None) -> str | None:
+    """Hash the first `most` blocks of a file, in mono; None if it is no sound or silent."""
+    digest, heard = hashlib.sha256(), False
+    try:
+        for block in islice(decoding.channel_blocks(path), most):
+            mono = block.mean(axis=1)
+            heard = heard or bool(mono.any())
+            digest.update(mono)
+    except decoding.AudioError:
+        return None
+    # a file that begins with silence may still hold a sound
+    return digest.hexdigest() if heard or most else None
 
 
 def joined(recordings: pd.Series, groups: Iterable[list[str]]) -> pd.Series:
@@ -77,7 +82,7 @@ def joined(recordings: pd.Series, groups: Iterable[list[str]]) -> pd.Series:
 
 
 def check_folds(folds: pd.Series, groups: Iterable[list[str]]) -> None:
-    """Refuse identical files in different folds.
+    """Refuse files with the same sound in different folds.
 
     Parameters
     ----------
@@ -96,14 +101,14 @@ def check_folds(folds: pd.Series, groups: Iterable[list[str]]) -> None:
         if len(set(given)) > 1:
             one, other = given.index[0], given.index[given != given.iloc[0]][0]
             raise UserError(
-                f"{one} and {other} are the same file but in the folds {given[one]} and"
+                f"{one} and {other} hold the same sound but are in the folds {given[one]} and"
                 f" {given[other]}, so the model would be tested on a clip that it was trained on:"
                 " delete one of them, or put them into one fold."
             )
 
 
 def contradictions(root: Path, clips: pd.DataFrame) -> dict[str, str]:
-    """Find clips whose file is also there with another label.
+    """Find clips whose sound is also there with another label.
 
     Parameters
     ----------
@@ -117,14 +122,17 @@ def contradictions(root: Path, clips: pd.DataFrame) -> dict[str, str]:
     dict of str to str
         A sentence for the path of each such clip, which names the other one.
     """
-    labels = clips.dropna(subset="label").set_index("path")["label"]
+    clips = clips.dropna(subset="label")
+    labels = clips.set_index("path")["label"]
+    # files with the same sound are in one recording by now, see :func:`joined`
+    mixed = clips.groupby("recording")["label"].transform("nunique") > 1
     found = {}
-    for group in identical(root, labels.index):
+    for group in identical(root, clips["path"][mixed]):
         for path in group:
             others = [other for other in group if labels[other] != labels[path]]
             if others:
                 found[path] = (
-                    f"The same file is there as {others[0]}, with the label {labels[others[0]]}:"
+                    f"The same sound is there as {others[0]}, with the label {labels[others[0]]}:"
                     " delete the wrong one."
                 )
     return found

@@ -89,7 +89,7 @@ def named(group: str | None, clips: pd.DataFrame) -> str:
         and ``recording`` if the folder says which clips were cut from one.
     """
     if group is None or group == FILE:
-        # identical files share the path of one of them
+        # files with the same sound share the path of one of them
         return "file" if clips["recording"].isin(clips["path"]).all() else "recording"
     if group == PARENT:
         return "parent folder"
