@@ -1,10 +1,12 @@
 """Find all the sound in a file, even if its header is wrong or several files were joined in it.
 
-libsndfile reads an Ogg file only to the end of its first part, and a WAV file only as far as the
-header says. Here a header is compared with the file. Where they differ, the decoder gets a view of
-the file with a correct header or of one part of it; an ordinary file reaches the decoder as it is.
+libsndfile reads an Ogg, FLAC or MP3 file only to the end of its first part, and a WAV file only as
+far as the header says. Here a header is compared with the file. Where they differ, the decoder gets
+a view of the file with a correct header or of one part of it; an ordinary file reaches the decoder
+as it is.
 
-Formats: RFC 3533 (Ogg), EBU Tech 3306 (RF64), and the definitions of RIFF, AIFF, CAF and AU.
+Formats: RFC 3533 (Ogg), RFC 9639 (FLAC), ISO/IEC 11172-3 and 13818-3 (MP3), EBU Tech 3306 (RF64),
+and the definitions of RIFF, AIFF, CAF, AU, and the Xing header.
 """
 
 import io
@@ -14,7 +16,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import IO, Any, cast
 
 STRAY = 4096
@@ -93,6 +95,24 @@ def _bytes(file: IO[bytes], start: int, count: int) -> bytes:
     return file.read(count)
 
 
+def _behind_tags(file: IO[bytes], at: int) -> int:
+    """Find the end of the ID3 and APE tags that start at a position; of at most 100 tags."""
+    for _ in range(100):
+        head = _bytes(file, at, 32)
+        if head[:3] == b"ID3" and len(head) >= 10:
+            size = 0
+            for byte in head[6:10]:  # seven bits each
+                size = size << 7 | byte & 0x7F
+            at += 10 + size
+        elif head[:3] == b"TAG" and at:
+            at += 128
+        elif head[:8] == b"APETAGEX" and at and len(head) == 32:
+            at += 32 + int.from_bytes(head[12:16], "little")
+        else:
+            break
+    return at
+
+
 def _view(file: IO[bytes], pieces: list[bytes | tuple[int, int]]) -> IO[bytes]:
     return cast("IO[bytes]", Spliced(file, pieces))
 
@@ -115,16 +135,10 @@ def ogg_start(file: IO[bytes]) -> int | None:
 
     libsndfile skips these tags, too. Behind the hundredth, the file counts as Ogg unseen.
     """
-    at = 0
-    for _ in range(100):
-        head = _bytes(file, at, 10)
-        if head[:3] != b"ID3" or len(head) < 10:
-            return at if head[:4] == b"OggS" else None
-        size = 0
-        for byte in head[6:]:  # seven bits each
-            size = size << 7 | byte & 0x7F
-        at += 10 + size
-    return at
+    at = _behind_tags(file, 0)
+    head = _bytes(file, at, 10)
+    tag = head[:3] == b"ID3" and len(head) == 10
+    return at if tag or head[:4] == b"OggS" else None
 
 
 def ogg_parts(file: IO[bytes], start: int, in_time: Callable[[], None]) -> Iterator[IO[bytes]]:
@@ -253,6 +267,111 @@ def _checksum(page: bytes) -> bytes:
     """Compute Ogg's CRC-32, which is zlib's with the bits of bytes and sum reversed."""
     value = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{value:032b}"[::-1], 2).to_bytes(4, "little")
+
+
+# --- FLAC and MP3 ---------------------------------------------------------------------------------
+
+_FLAC = re.compile(rb"fLaC[\0\x80]\0\0\x22")
+"""The start of a FLAC file: its mark, and the head of the block that must come first."""
+
+_MP3 = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef]")
+"""The start of an MP3 frame."""
+
+_XING = re.compile(
+    rb"\xff(?:"
+    rb"[\xfa\xfb].(?:[\0-\xbf](?:..)?\0{32}|[\xc0-\xff](?:..)?\0{17})|"  # MPEG-1
+    rb"[\xe2\xe3\xf2\xf3].(?:[\0-\xbf](?:..)?\0{17}|[\xc0-\xff](?:..)?\0{9})"  # MPEG-2
+    rb")(?:Xing|Info)",
+    re.DOTALL,
+)
+"""The start of an MP3 file whose first frame is a header: silence (stereo or mono, perhaps behind a
+checksum of two bytes), and the header's mark."""
+
+_LONGEST = 64
+"""More bytes than these patterns match."""
+
+
+def parts(file: IO[bytes], in_time: Callable[[], None]) -> Iterator[IO[bytes]]:
+    """Split a FLAC or MP3 file in which several files were joined; correct the size of others.
+
+    Parameters
+    ----------
+    file : binary file
+        Any file but Ogg.
+    in_time : callable
+        As for :func:`ogg_parts`.
+
+    Returns
+    -------
+    iterator of binary files
+        The parts. A file that is one part is returned itself.
+
+    Raises
+    ------
+    ContainerError
+        As :func:`with_true_size`.
+    """
+    start = _behind_tags(file, 0)
+    head = _bytes(file, start, _LONGEST)
+    if _FLAC.match(head):
+        return _flac_parts(file, start, in_time)
+    if _MP3.match(head):
+        return _mp3_parts(file, start, in_time)
+    return iter([with_true_size(file)])
+
+
+def _flac_parts(file: IO[bytes], start: int, in_time: Callable[[], None]) -> Iterator[IO[bytes]]:
+    begin, end = 0, file.seek(0, io.SEEK_END)
+    for place in chain(_places(file, _FLAC, start + 1, in_time), [end]):
+        yield _range(file, begin, place)
+        begin = place
+
+
+def _mp3_parts(file: IO[bytes], start: int, in_time: Callable[[], None]) -> Iterator[IO[bytes]]:
+    """Split before each header, and where a header says that its part ends, if sound follows."""
+    begin, end = 0, file.seek(0, io.SEEK_END)
+    declared = _declared_bytes(file, start)
+    for place in chain(_places(file, _XING, start + 1, in_time), [end]):
+        # Programs that correct a header put theirs in front of it.
+        if place < end and place - start < min(declared or STRAY, STRAY):
+            continue
+        rest = _behind_tags(file, start + declared) if declared else place
+        if place - rest > STRAY and _MP3.match(_bytes(file, rest, 4)):
+            yield _range(file, begin, rest)
+            begin = rest
+        yield _range(file, begin, place)
+        begin = start = place
+        declared = _declared_bytes(file, start)
+
+
+def _declared_bytes(file: IO[bytes], start: int) -> int:
+    """Return how many bytes an MP3 file has according to its header; 0 if that is not known."""
+    head = _bytes(file, start, 2 * _LONGEST)
+    match = _XING.match(head)
+    if not match or len(head) < match.end() + 12:
+        return 0
+    flags, first, second = struct.unpack_from(">III", head, match.end())
+    return int((second if flags & 1 else first) if flags & 2 else 0)
+
+
+def _places(
+    file: IO[bytes], pattern: re.Pattern[bytes], at: int, in_time: Callable[[], None]
+) -> Iterator[int]:
+    """Find where a pattern of fewer than `_LONGEST` bytes matches, from a position on."""
+    found = -1
+    while block := _bytes(file, at, _BLOCK):
+        in_time()
+        for match in pattern.finditer(block):
+            if at + match.start() > found:
+                found = at + match.start()
+                yield found
+        at += max(1, len(block) - _LONGEST) if len(block) == _BLOCK else len(block)
+
+
+def _range(file: IO[bytes], begin: int, end: int) -> IO[bytes]:
+    """Return a view of a part of a file; the file itself if the part is all of it."""
+    whole = begin == 0 and end == file.seek(0, io.SEEK_END)
+    return file if whole else _view(file, [(begin, end)])
 
 
 # --- WAV and its relatives ------------------------------------------------------------------------

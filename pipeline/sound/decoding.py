@@ -384,18 +384,27 @@ def _open(
 def _stream(file: IO[bytes], stack: ExitStack, in_time: Callable[[], None]) -> _Stream:
     """Open a file whatever its header says, with all its chained parts."""
     start = containers.ogg_start(file)
+    ogg = start is not None
     if start is None:
-        return _part(containers.with_true_size(file), stack)
-    parts = containers.ogg_parts(file, start, in_time)
-    first = _part(next(parts), stack, ogg=True)
-    return replace(first, blocks=chain(first.blocks, _later_blocks(parts, first)))
+        parts = containers.parts(file, in_time)
+    else:
+        parts = containers.ogg_parts(file, start, in_time)
+    first = _part(next(parts), stack, ogg)
+    return replace(first, blocks=chain(first.blocks, _later_blocks(parts, first, ogg)))
 
 
-def _later_blocks(parts: Iterator[IO[bytes]], first: _Stream) -> Iterator[Waveform]:
+def _later_blocks(parts: Iterator[IO[bytes]], first: _Stream, ogg: bool) -> Iterator[Waveform]:
     """Yield the blocks of the chained parts after the first."""
     for part in parts:
         with ExitStack() as stack:
-            stream = _part(part, stack, ogg=True)
+            try:
+                stream = _part(part, stack, ogg)
+            except AudioError:
+                if ogg:
+                    raise
+                raise AudioError(
+                    "The file holds several sounds one after the other, and not all can be decoded."
+                ) from None
             if (stream.sample_rate, stream.channels) != (first.sample_rate, first.channels):
                 raise AudioError(
                     "The file is a chain of recordings with different sample rates or numbers of"
@@ -404,7 +413,7 @@ def _later_blocks(parts: Iterator[IO[bytes]], first: _Stream) -> Iterator[Wavefo
             yield from stream.blocks
 
 
-def _part(file: IO[bytes], stack: ExitStack, *, ogg: bool = False) -> _Stream:
+def _part(file: IO[bytes], stack: ExitStack, ogg: bool) -> _Stream:
     file.seek(0)
     return _libsndfile(file, stack, ogg) or _ffmpeg(file, stack, ogg)
 

@@ -191,6 +191,127 @@ def ogg(codec: str, seconds: float, rate: int = RATE, channels: int = 1) -> byte
     return by_libsndfile(*OGG[codec], noise(seconds, rate, channels), rate)
 
 
+@cache
+def joinable(kind: str, seconds: float, rate: int = RATE, channels: int = 1) -> bytes:
+    """A file of a kind that people join with `cat`."""
+    wave = noise(seconds, rate, channels)
+    if kind == "flac":
+        return by_libsndfile("FLAC", "PCM_16", wave, rate)
+    if kind == "mp3":
+        return by_libsndfile("MP3", "MPEG_LAYER_III", wave, rate)
+    file, constant = io.BytesIO(), {"bitrate_mode": "CONSTANT", "compression_level": 0.5}
+    soundfile.write(file, wave, rate, format="MP3", subtype="MPEG_LAYER_III", **constant)
+    return without_header(file.getvalue())
+
+
+def without_header(mp3: bytes) -> bytes:
+    """Leave the first frame out, which holds the header alone."""
+    return mp3[mp3.index(mp3[:2], 4) :]
+
+
+ART = b"ID3\4\0\0\0\0\x3f\0" + b"\xff\xd8" + b"art" * 2_687 + b"\xff"  # 8,064 bytes
+APE = b"APETAGEX" + struct.pack("<IIII", 2_000, 9_000, 0, 1 << 31) + bytes(8 + 9_000)
+TAGS = [b"TAG" + b"x" * 125, APE, ART, APE + b"TAG" + b"x" * 125, b"LYRICSBEGIN" + b"la" * 9_000]
+
+
+@pytest.mark.parametrize("kind", ["flac", "mp3"])
+@pytest.mark.parametrize("between", [b"", ART, TAGS[0], TAGS[3]])
+def test_joined_files_are_decoded_one_after_the_other(
+    kind: str, between: bytes, tmp_path: Path
+) -> None:
+    parts = [joinable(kind, 0.5), joinable(kind, 1.0), joinable(kind, 0.7)]
+    joined = between.join(parts)
+    file = tmp_path / "clip"
+    file.write_bytes(joined)
+    separate = np.concatenate([decoding.load(part, RATE) for part in parts])
+    for source in (joined, file):
+        assert decoding.probe(source).seconds == pytest.approx(2.2, abs=0.01)
+        np.testing.assert_array_equal(decoding.load(source, RATE), separate)
+        in_blocks = np.concatenate(list(decoding.blocks(source, 16_000)))
+        np.testing.assert_array_equal(decoding.load(source, 16_000), in_blocks)
+    assert decoding.load(joined, RATE, max_seconds=0.6).shape == (int(0.6 * RATE),)
+    with pytest.raises(decoding.LimitError):
+        decoding.load(joined, RATE, limits=decoding.Limits(seconds=1.0))
+
+
+@pytest.mark.parametrize("between", [b"", *TAGS[:4]])
+@pytest.mark.parametrize("rate", [RATE, 22_050])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_one_of_two_joined_mp3_files_may_have_no_header(
+    between: bytes, rate: int, channels: int
+) -> None:
+    first = joinable("mp3", 1.5, rate, channels)
+    second = joinable("mp3 without a header", 1.0, rate, channels)
+    both = decoding.probe(first).seconds + decoding.probe(second).seconds
+    for joined in (first + between + second, second + first):
+        assert decoding.probe(joined).seconds == pytest.approx(both)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tag"),
+    [(kind, tag) for kind in ("flac", "mp3") for tag in (*TAGS, bytes(9_000), b"x" * 9_000)]
+    + [("mp3 without a header", tag) for tag in TAGS[:4]],
+)
+def test_tags_and_art_are_not_taken_for_sound(kind: str, tag: bytes) -> None:
+    content = joinable(kind, 1.0)
+    wave = decoding.load(content, RATE)
+    np.testing.assert_array_equal(decoding.load(content + tag, RATE), wave)
+    np.testing.assert_array_equal(decoding.load(ART + content + tag, RATE), wave)
+
+
+def test_a_second_header_that_corrects_the_first_does_not_begin_a_sound() -> None:
+    content = joinable("mp3", 1.0)
+    header = content[: -len(without_header(content))]
+    assert len(decoding.load(header + content, RATE)) == RATE
+
+
+@pytest.mark.parametrize("kind", ["flac", "mp3"])
+def test_joined_files_that_differ_or_are_damaged_are_refused(kind: str) -> None:
+    part = joinable(kind, 0.5)
+    for other in (joinable(kind, 0.5, rate=24_000), joinable(kind, 0.5, channels=2)):
+        for joined in (part + other, other + part):
+            with pytest.raises(decoding.AudioError, match="different sample rates or numbers"):
+                decoding.probe(joined)
+    with pytest.raises(decoding.AudioError, match="holds several sounds one after the other"):
+        decoding.probe(part + part[:40])
+
+
+@pytest.mark.parametrize("kind", ["flac", "mp3"])
+def test_the_time_limit_holds_while_joined_files_are_searched(kind: str) -> None:
+    part = joinable(kind, 0.5)
+    with pytest.raises(decoding.SlowError):
+        decoding.load(part + bytes(10**8), RATE, limits=decoding.Limits(work_seconds=0.001))
+
+
+@given(
+    parts=st.lists(
+        st.tuples(
+            st.sampled_from(["flac", "mp3", "mp3 without a header"]),
+            st.sampled_from([0.01, 0.3, 1.0]),
+            st.floats(0.9, 1) | st.floats(0, 1),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    between=st.binary(max_size=40) | st.sampled_from(TAGS),
+    changes=st.lists(st.tuples(st.integers(0, 2**18), st.integers(0, 255)), max_size=5),
+)
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_joined_damaged_and_cut_files_are_decoded_or_refused(
+    parts: list[tuple[str, float, float]], between: bytes, changes: list[tuple[int, int]]
+) -> None:
+    cut = [joinable(kind, seconds) for kind, seconds, _ in parts]
+    content = bytearray(
+        between.join(
+            part[: int(len(part) * keep)] for part, (*_, keep) in zip(cut, parts, strict=True)
+        )
+    )
+    for place, value in changes:
+        if content:
+            content[place % len(content)] = value
+    decodes_alike_or_is_refused(bytes(content), 5.0)
+
+
 @pytest.mark.parametrize("codec", ["vorbis", "opus", "flac"])
 def test_chained_ogg_parts_are_decoded_one_after_the_other(codec: str, tmp_path: Path) -> None:
     parts = [ogg(codec, 0.5), ogg(codec, 1.0), ogg(codec, 0.7)]
