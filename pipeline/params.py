@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from ruamel.yaml import YAML
@@ -26,6 +27,7 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline import paths
 from pipeline.errors import UserError
+from pipeline.evidence import listed
 
 DatasetName = Literal["foley", "esc10", "esc50", "urbansound8k", "folder"]
 FeatureKind = Literal["logmel", "mfcc", "stft"]
@@ -411,9 +413,7 @@ class RegisterParams(Section):
     """How a model is registered, and when it becomes champion."""
 
     name: str | None = Field(
-        min_length=1,
-        pattern=r"^[^/:'\"`]+$",
-        description="name of the registered model; null: the dataset's name and `-classifier`",
+        description="name of the registered model; null: the dataset's name and `-classifier`"
     )
     significance: float = Field(
         gt=0,
@@ -429,6 +429,16 @@ class RegisterParams(Section):
         description="what to do if the champion cannot be compared with the candidate because"
         " data, labels or test fold differ: keep the champion, replace it, or fail"
     )
+
+    @field_validator("name")
+    @classmethod
+    def _name_of_a_model(cls, name: str | None) -> str | None:
+        if name is not None:
+            if not name.strip(". ") or name != name.strip() or not name.isprintable():
+                raise ValueError("a name needs letters or digits and no spaces at its ends")
+            if forbidden := sorted(set(name) & set("/:'\"`")):
+                raise ValueError(f"a name must not contain {' '.join(forbidden)}")
+        return name
 
 
 class Params(Section):
@@ -629,10 +639,11 @@ def _sentence(error: ValidationError) -> str:
     name = ".".join(keys)
     kind = problem["type"]
     if kind == "missing":
-        return f"{name} is missing."
+        missing = [".".join(_keys(one["loc"])) for one in problems if one["type"] == "missing"]
+        return f"{listed(missing, len(missing))} {'is' if len(missing) == 1 else 'are'} missing."
     if kind == "extra_forbidden":
-        missing = {".".join(_keys(one["loc"])) for one in problems if one["type"] == "missing"}
-        meant = _meant(keys, missing)
+        lacking = {".".join(_keys(one["loc"])) for one in problems if one["type"] == "missing"}
+        meant = _meant(keys, lacking)
         return f"{name} is not a known key{f': did you mean {meant}?' if meant else '.'}"
     message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
     if kind in IN_YAML:

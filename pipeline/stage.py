@@ -2,6 +2,8 @@
 
 import errno
 import logging
+import os
+import select
 import sys
 import time
 import warnings
@@ -47,6 +49,11 @@ def run(name: str, main: Callable[[], str], out: TextIO | None = None) -> None:
         if error.filename is None or Path(error.filename) not in paths.OUTPUTS:
             raise
         sys.exit(f"{name}: error: {error.filename} is missing: run `dvc repro` to make it.")
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for Python's own flush at the end
+        sys.exit(1)
     except OSError as error:
         if error.errno not in REMEDIES:
             raise
@@ -57,6 +64,13 @@ def run(name: str, main: Callable[[], str], out: TextIO | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(f"{name}: stopped; run it again to continue.")
     print(f"{name}: {line} [{time.monotonic() - started:.1f} s]", file=out, flush=True)
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads the standard output any more, as ``| head`` does after a few lines."""
+    output = select.poll()
+    output.register(1, 0)
+    return any(event & select.POLLERR for _, event in output.poll(0))
 
 
 def quiet() -> None:

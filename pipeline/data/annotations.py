@@ -63,6 +63,9 @@ NUMBER = re.compile(r"[+-]?\d{1,9}([.,]\d{0,12})?|[+-]?[.,]\d{1,12}", re.ASCII)
 OVERLAP = 0.1
 """Share of a part that may overlap a part with another label. Hand-drawn edges rarely meet."""
 
+LARGEST = 10_000_000
+"""Bytes of a text file beyond which it is not looked into, if no sound file has its name."""
+
 BEYOND = 0.1
 """Seconds that a part may end after its recording, because editors round."""
 
@@ -278,6 +281,40 @@ def files(root: Path, sounds: Iterable[str]) -> dict[str, dict[str, list[Part]]]
                 )
             found[both[0]][name] = parts
     return dict(found)
+
+
+def is_annotation(file: Path) -> bool:
+    """Whether a file is a label track or a selection table, whatever its name before ``.txt``."""
+    if file.suffix.lower() != ".txt" or file.stat().st_size > LARGEST:
+        return False
+    try:
+        return bool(parse(as_text(file.read_bytes()), file.name))
+    except UserError:  # a selection table without labels
+        return True
+
+
+def unlabelled(clips: pd.DataFrame) -> str:
+    """Warn of whole recordings in folders where others have annotations; empty if there are none.
+
+    Parameters
+    ----------
+    clips : DataFrame
+        ``path`` and ``label``, and ``source`` if there are parts.
+    """
+    if "source" not in clips:
+        return ""
+    parts = clips["source"].notna()
+    places = {str(PurePosixPath(path).parent) for path in clips["source"].dropna()}
+    whole = clips[~parts]
+    beside = whole[whole["path"].map(lambda path: str(PurePosixPath(path).parent)).isin(places)]
+    if beside.empty:
+        return ""
+    path, label = beside[["path", "label"]].iloc[0]
+    more = f", and so {'does' if len(beside) == 2 else 'do'} {len(beside) - 1} more"
+    return (
+        f"{path} has no annotations, although recordings beside it do, and counts as a clip of"
+        f" {label}{more if len(beside) > 1 else ''}: annotate it or move it away if that is wrong."
+    )
 
 
 def expand(table: pd.DataFrame, annotated: dict[str, dict[str, list[Part]]]) -> pd.DataFrame:

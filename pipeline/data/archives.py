@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from tqdm.auto import tqdm
 
+from pipeline import paths
 from pipeline.errors import UserError
 
 UNREADABLE = (
@@ -59,9 +60,10 @@ def unpack(archive: Path, folder: Path) -> Path:
         shutil.rmtree(unfinished)
         if isinstance(error, UNREADABLE):
             why = " ".join(str(getattr(error, "strerror", None) or error).split())
+            again = ", or delete it so that it is downloaded again"
+            ours = archive.resolve().is_relative_to(paths.DOWNLOADS.resolve())
             raise UserError(
-                f"{archive} cannot be unpacked ({why}): replace it, or delete it so that it is"
-                " downloaded again."
+                f"{archive} cannot be unpacked ({why}): replace it{again if ours else ''}."
             ) from None
         raise
     unfinished.replace(folder)

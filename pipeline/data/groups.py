@@ -1,9 +1,12 @@
 """Say what was assumed about which clips belong together, and warn where it may be wrong."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from pipeline import evidence
-from pipeline.data.datasets import grouping, naming
+from pipeline.data import annotations
+from pipeline.data.datasets import folder, folds, grouping, metadata, naming
 from pipeline.params import DatasetParams
 
 
@@ -39,13 +42,15 @@ def assumed(clips: pd.DataFrame, settings: DatasetParams, grouped_by: str) -> st
     return f"; {grouping.described(grouped_by, clips)}"
 
 
-def remarks(clips: pd.DataFrame, settings: DatasetParams, grouped_by: str) -> list[str]:
-    """Warn about file names that suggest groups, and about classes too small to be judged.
+def remarks(root: Path, clips: pd.DataFrame, settings: DatasetParams, grouped_by: str) -> list[str]:
+    """Warn about names that suggest groups, missing annotations and classes too small to be judged.
 
     Parameters
     ----------
+    root : Path
+        The dataset's folder.
     clips : DataFrame
-        ``path``, ``label`` and ``recording``.
+        ``path``, ``label`` and ``recording``, and ``source`` if there are parts of recordings.
     settings : DatasetParams
         Section ``dataset``.
     grouped_by : str
@@ -60,7 +65,22 @@ def remarks(clips: pd.DataFrame, settings: DatasetParams, grouped_by: str) -> li
     rare = evidence.rare(clips.groupby("label")["recording"].nunique())
     unit = evidence.unit({"grouped_by": grouped_by})
     warnings = [
-        naming.warning(clips) if unasked else "",
+        (_unused_column(root) or naming.warning(clips)) if unasked else "",
+        annotations.unlabelled(clips),
         evidence.too_few(rare, clips["label"].nunique(), unit=unit),
     ]
     return [warning for warning in warnings if warning]
+
+
+def _unused_column(root: Path) -> str:
+    """Name a column of ``clips.csv`` whose values clips share, and that nothing uses."""
+    if not (root / folder.TABLE).is_file():
+        return ""
+    table = metadata.read(root / folder.TABLE, ["path"])
+    for name in table.columns.drop(["path", *folder.GIVEN], errors="ignore"):
+        if folds.FEWEST <= table[name].nunique() < table[name].count():
+            return (
+                f"{folder.TABLE} has a column {name}, which is not used: if clips with the same"
+                f" {name} belong together, run `dvc exp run -S dataset.folder.group={name}`."
+            )
+    return ""

@@ -14,6 +14,7 @@ from pipeline.data.datasets import Dataset, foley
 from pipeline.data.fetch import fetch, verify
 from pipeline.errors import UserError
 from pipeline.params import DatasetParams, FoleyParams
+from pipeline.sound.files import SUFFIXES
 
 Origin = Literal["published", "generated", "local"]
 
@@ -95,6 +96,11 @@ def _local(source: str, sha256: str | None) -> Path:
     if not path.exists():
         raise UserError(
             f"{path} is missing: make it with one sub-folder per label, or correct dataset.source."
+        )
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        raise UserError(
+            f"dataset.source is {path}, a sound file: name the folder with one sub-folder per label"
+            " that it belongs to."
         )
     if not path.is_dir():
         verify(path, checksum)

@@ -8,7 +8,7 @@ from mlflow.entities.model_registry import ModelVersion
 from pipeline import paths, tables
 from pipeline.params import Params
 from pipeline.registry import champions, names, versions
-from pipeline.tracking import store
+from pipeline.tracking import provenance, store
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,18 @@ def kept_name(settings: Params, name: str) -> str:
     if settings.register_.name or name != names.EARLIER:
         return ""
     return f"; the registry already had this dataset's models as {name}, so the name is kept"
+
+
+def other_dataset(client: MlflowClient, name: str, dataset: str) -> str:
+    """Say that the champion of a name is for another dataset; empty if it is not."""
+    champion = champions.champion(client, name)
+    held = champion.tags.get(provenance.DATASET_NAME) if champion else None
+    if held in (None, dataset):
+        return ""
+    return (
+        f"; the champion of {name} was trained on {held}: change register.name if models of"
+        f" {dataset} should have a name of their own"
+    )
 
 
 def _list(aliases: list[str]) -> str:

@@ -514,8 +514,10 @@ def _with_filterbank(spec: FeatureSpec, key: str) -> FeatureSpec:
         )
     empty = int((filterbank.max(axis=1) <= 0).sum())
     if empty:
+        narrow = fmin > 0 or fmax < half
+        widen = f", or let {key}.fmin and {key}.fmax be further apart" if narrow else ""
         raise UserError(
             f"{key}.n_mels is {spec.n_mels}, and {empty} of the bands contain no frequency of the"
-            f" spectrum: lower it, or raise {key}.n_fft."
+            f" spectrum: lower it, or raise {key}.n_fft{widen}."
         )
     return dataclasses.replace(spec, fmin=fmin, fmax=fmax, filterbank=_floats(filterbank))

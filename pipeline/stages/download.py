@@ -6,6 +6,7 @@ The ``dataset`` section of ``params.yaml`` says which dataset. Label corrections
 are applied, and clips that cannot be used are left out. The result is in ``data/``.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -74,10 +75,11 @@ def main() -> str:
     tables.write_json(paths.DATASET, card)
     tables.write_json(paths.SUMMARY, summary)
     drawing.save(overview(clips, dataset.title), paths.SUMMARY_PLOT)
-    return _line(clips, summary, origin, settings, grouped_by)
+    return _line(root, clips, summary, origin, settings, grouped_by)
 
 
 def _line(
+    root: Path,
     clips: pd.DataFrame,
     summary: dict[str, Any],
     origin: str,
@@ -90,5 +92,5 @@ def _line(
         f" {summary['folds']} folds ({summary['recordings']} recordings, {summary['hours']:.1f} h),"
         f" {inventory.counted(summary)}"
         f"{groups.assumed(clips, settings, grouped_by)}",
-        groups.remarks(clips, settings, grouped_by),
+        groups.remarks(root, clips, settings, grouped_by),
     )

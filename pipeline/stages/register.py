@@ -24,7 +24,8 @@ def main() -> str:
     runs.figures(record)  # refuses those of another model
 
     client = store.connect()
-    name = names.resolve(client, settings.register_, record.tags[provenance.DATASET_NAME])
+    dataset = record.tags[provenance.DATASET_NAME]
+    name = names.resolve(client, settings.register_, dataset)
     run_id = runs.ensure(client, record)
     runs.log_evaluation(client, run_id)
     version = versions.registered(client, name, record)
@@ -58,4 +59,5 @@ def main() -> str:
     return (
         f"{name} version {number} {state}, alias {', '.join(aliases) or 'none'};"
         f" {served.find(client, name, version).beside(number)}{served.kept_name(settings, name)}"
+        f"{served.other_dataset(client, name, dataset)}"
     )

@@ -250,7 +250,7 @@ def test_a_candidate_overtaken_by_another_one_is_compared_with_that_one(
     champions.set_champion(client, NAME, "2", "registered at the same moment")
     compared = []
 
-    def decide(_: object, other: object, *__: object, candidate: object) -> Decision:
+    def decide(_: object, name: str, other: object, *__: object, candidate: object) -> Decision:
         compared.append(str(other.version))  # type: ignore[attr-defined]
         return Decision(promote=False, reason="not better than version 2", against="2")
 
@@ -363,7 +363,7 @@ class Registry:
 def test_of_simultaneous_candidates_the_one_that_beats_all_others_becomes_champion(
     order: list[int], before: str | None
 ) -> None:
-    def decide(_: object, other: Any, *__: object, candidate: Any) -> Decision:
+    def decide(_: object, name: str, other: Any, *__: object, candidate: Any) -> Decision:
         if other is None or other.version == candidate.version:
             return Decision(promote=True, reason="nobody else")
         better = int(candidate.version) - int(other.version) > 1  # one more is not significant
@@ -380,7 +380,7 @@ def test_of_simultaneous_candidates_the_one_that_beats_all_others_becomes_champi
     def candidate(number: str) -> None:
         me = registry.get_model_version(NAME, number)
         found = champions.champion(registry, NAME)
-        decision = decide(None, found, candidate=me)
+        decision = decide(None, NAME, found, candidate=me)
         versions.give_alias(registry, me, decision, None, None)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -220,3 +220,19 @@ def test_searched_values_replace_those_of_train_and_are_checked() -> None:
         params.with_values(train, {"dropout": 1.5})
     with pytest.raises(UserError, match="epoch"):
         params.with_values(train, {"epoch": 3})
+
+
+@pytest.mark.parametrize("name", [" ", "..", "", "birds ", "two\nlines", "a/b", "it's"])
+def test_a_name_that_no_registry_takes_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"register\.name is .*: a name (needs|must not contain)"):
+        params.load(changed(tmp_path, register__name=name))
+
+
+def test_all_missing_keys_are_named_at_once(tmp_path: Path) -> None:
+    values = YAML(typ="safe").load(PARAMS.read_text())
+    del values["split"]["test_fold"], values["features"]["min_seconds"], values["register"]
+    path = tmp_path / "params.yaml"
+    YAML().dump(values, path)
+    sentence = "features.min_seconds, split.test_fold and register are missing."
+    with pytest.raises(UserError, match=sentence):
+        params.load(path)

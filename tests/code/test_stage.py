@@ -42,6 +42,15 @@ def test_an_error_of_the_file_system_is_one_sentence(tmp_path: Path) -> None:
         stage.run("download", lambda: (_ for _ in ()).throw(BrokenPipeError(errno.EPIPE, "x")))
 
 
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly() -> None:
+    program = "from pipeline import stage; stage.run('x', lambda: str(print('line\\n' * 99999)))"
+    done = subprocess.run(
+        ["bash", "-c", '"$0" -c "$1" | head -n 1', sys.executable, program],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("line\n", "")
+
+
 def test_a_bug_keeps_its_traceback() -> None:
     def main() -> str:
         raise ZeroDivisionError

@@ -276,3 +276,21 @@ def test_a_recording_that_cannot_be_decoded_takes_only_its_parts(workspace: Path
     reasons = listed["reason"][listed["kind"] == "part"]
     assert len(reasons) == 2
     assert reasons.str.startswith("monday/rec1.wav: The file is not audio").all()
+
+
+def test_recordings_and_annotations_without_their_counterpart_are_pointed_out(
+    workspace: Path,
+) -> None:
+    for number in range(3):
+        file = paths.SOUNDS / "monday" / f"other{number}.wav"
+        noise = np.random.default_rng(number).uniform(-0.5, 0.5, RATE)
+        soundfile.write(file, noise, RATE)
+    (paths.SOUNDS / "monday" / "lost.txt").write_text("1\t3\ttit\n")
+    (paths.SOUNDS / "monday" / "note.txt").write_text("Cloudy, some wind.\n")
+    assert (
+        "monday/other0.wav has no annotations, although recordings beside it do, and counts as a"
+        " clip of monday, and so do 2 more: annotate it or move it away if that is wrong."
+    ) in download.main()
+    reasons = tables.read(paths.REJECTED).set_index("path")["reason"]
+    assert reasons["monday/lost.txt"] == "It labels parts, but there is no sound file of its name."
+    assert reasons["monday/note.txt"] == "This is not a sound file."

@@ -415,6 +415,14 @@ def test_too_many_bad_clips_stop_the_check_as_soon_as_it_is_certain(setup: Setup
     assert len(rejected()) == 4
 
 
+def test_a_column_of_the_table_that_may_name_groups_is_pointed_out(setup: Setup) -> None:
+    sounds = own(paths.SOUNDS)
+    rows = [f"{label}/{n}.wav,{'abc'[n % 3]}" for label in ("cat", "dog") for n in range(20)]
+    (sounds / "clips.csv").write_text("\n".join(["path,speaker", *rows]))
+    setup()
+    assert "column speaker, which is not used: if clips with the same speaker" in download.main()
+
+
 def test_notes_of_decoders_do_not_reach_the_terminal_but_python_does(
     setup: Setup, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -589,6 +597,7 @@ def test_an_archive_is_a_source(as_url: bool, setup: Setup, tmp_path: Path) -> N
             "must be neither data/audio nor a folder inside or around it",
         ),
         ({"source": "one"}, "The only label is dog"),
+        ({"source": "one/dog/1.wav"}, "1.wav, a sound file: name the folder with one sub-folder"),
         ({"name": "urbansound8k", "source": "one"}, "metadata/UrbanSound8K.csv is missing"),
     ],
 )

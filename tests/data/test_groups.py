@@ -111,6 +111,7 @@ def test_a_flat_folder_has_its_labels_in_the_names(tmp_path: Path) -> None:
     ("group", "sentence"),
     [
         ("speker", "has a column of this name: did you mean speaker?"),
+        ("_[a-z]+_", "marks no part of the path: put the part that clips share in parentheses"),
         ("(?P<speaker>", "is not a regular expression"),
         ("_([a-z]+)_([0-9]+)", "has 2 groups in parentheses: name the one"),
         ("_(x[a-z]+)_", "finds no group for .*: correct the pattern or rename the file"),

@@ -15,7 +15,8 @@ TABLE = "clips.csv"
 """Optional table in the folder: ``path``, any of ``label``, ``fold`` and ``recording``, and others
 to group by."""
 
-_GIVEN = ["label", "fold", "recording"]
+GIVEN = ["label", "fold", "recording"]
+"""Columns of :data:`TABLE` that are used whatever the settings are."""
 
 
 def read(root: Path, params: DatasetParams) -> pd.DataFrame:
@@ -50,7 +51,7 @@ def read(root: Path, params: DatasetParams) -> pd.DataFrame:
         when a label has fewer recordings or groups than there are folds.
     """
     paths = clip_paths(root)
-    table = pd.DataFrame(index=pd.Index(paths, name="path"), columns=_GIVEN, dtype="str")
+    table = pd.DataFrame(index=pd.Index(paths, name="path"), columns=GIVEN, dtype="str")
     table["label"] = [path.split("/")[0] if "/" in path else pd.NA for path in paths]
     if params.folder.pattern is not None:
         table = _updated(table, _matches(paths, params.folder))
@@ -70,7 +71,7 @@ def read(root: Path, params: DatasetParams) -> pd.DataFrame:
     identical = copies.identical(root, table["path"])
     table["recording"] = copies.joined(alone.set_axis(table["path"]), identical).to_numpy()
     table["fold"] = whole_numbers(table["fold"], "The fold of a clip")
-    table = table[["path", *_GIVEN]]
+    table = table[["path", *GIVEN]]
     copies.check_folds(table.set_index("path")["fold"], identical)
     table = annotations.expand(table, annotated)
 
@@ -110,10 +111,11 @@ def _matches(paths: list[str], params: FolderParams) -> pd.DataFrame:
             "dataset.folder.pattern needs a group named label, recording or fold, or the one that"
             " dataset.folder.group names, as in '(?P<recording>.+)_[0-9]+': add it."
         )
-    if others := sorted(groups - {*_GIVEN, params.group}):
+    if others := sorted(groups - {*GIVEN, params.group}):
+        now = "" if params.group is None else f", because dataset.folder.group is {params.group}"
         raise UserError(
-            f"dataset.folder.pattern finds the {others[0]} of each file, but nothing uses it: set"
-            f" dataset.folder.group to {others[0]}, or write (?:...) instead of"
+            f"dataset.folder.pattern finds the {others[0]} of each file, but nothing uses it{now}:"
+            f" set dataset.folder.group to {others[0]}, or write (?:...) instead of"
             f" (?P<{others[0]}>...)."
         )
     rows = []

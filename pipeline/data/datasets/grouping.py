@@ -113,6 +113,11 @@ def described(by: str, clips: pd.DataFrame) -> str:
 
 def _expression(group: str, columns: list[str]) -> "re.Pattern[str]":
     """Compile `group`, which is a regular expression if it is valid at all."""
+    if "(" not in group and re.search(r"[\\\[\]^$.*+?|]", group):
+        raise UserError(
+            f"dataset.folder.group {group!r} marks no part of the path: put the part that clips"
+            " share in parentheses, as in (?P<speaker>[a-z]+)."
+        )
     if "(" not in group:
         near = difflib.get_close_matches(group, [*columns, PARENT, FILE], n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(columns)}."
