@@ -105,7 +105,7 @@ def _behind_tags(file: IO[bytes], at: int) -> int:
                 size = size << 7 | byte & 0x7F
             at += 10 + size
         elif head[:3] == b"TAG" and at:
-            at += 128
+            at += _TAG
         elif head[:8] == b"APETAGEX" and at and len(head) == 32:
             at += 32 + int.from_bytes(head[12:16], "little")
         else:
@@ -287,6 +287,13 @@ _XING = re.compile(
 """The start of an MP3 file whose first frame is a header: silence (stereo or mono, perhaps behind a
 checksum of two bytes), and the header's mark."""
 
+_TAG = 128
+"""Bytes of an ID3 tag of the first version, which stands at the end of a file."""
+
+_MPEG_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+_MPEG_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+"""Bit rates of MP3 frames in kbit/s."""
+
 _LONGEST = 64
 """More bytes than these patterns match."""
 
@@ -330,18 +337,78 @@ def _flac_parts(file: IO[bytes], start: int, in_time: Callable[[], None]) -> Ite
 def _mp3_parts(file: IO[bytes], start: int, in_time: Callable[[], None]) -> Iterator[IO[bytes]]:
     """Split before each header, and where a header says that its part ends, if sound follows."""
     begin, end = 0, file.seek(0, io.SEEK_END)
-    declared = _declared_bytes(file, start)
     for place in chain(_places(file, _XING, start + 1, in_time), [end]):
+        header = _XING.match(_bytes(file, start, _LONGEST))
+        declared = _declared_bytes(file, start)
         # Programs that correct a header put theirs in front of it.
         if place < end and place - start < min(declared or STRAY, STRAY):
             continue
         rest = _behind_tags(file, start + declared) if declared else place
         if place - rest > STRAY and _MP3.match(_bytes(file, rest, 4)):
             yield _range(file, begin, rest)
-            begin = rest
-        yield _range(file, begin, place)
+            begin, header = rest, None
+        last = None if header else _last_frame(file, begin, place, in_time)
+        yield _longer(file, begin, last) if last else _range(file, begin, place)
         begin = start = place
-        declared = _declared_bytes(file, start)
+
+
+class _Longer(Spliced):
+    """A part of an MP3 file without a header, which claims to be longer than it is.
+
+    The decoder estimates the length of the sound from the length of the file and the first frames,
+    and would stop early if later frames are smaller.
+    """
+
+    def __init__(self, file: IO[bytes], begin: int, end: int) -> None:
+        super().__init__(file, [(begin, end)])
+        self._claimed = 40 * (end - begin) + _TAG  # no frame is 40 times as large as another
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a position, counted from the claimed end if `whence` says so."""
+        if whence == io.SEEK_END:
+            offset, whence = offset + self._claimed, io.SEEK_SET
+        return super().seek(offset, whence)
+
+    def _read(self, most: int) -> bytes:
+        """Read as usual, and zeros where the decoder looks for a tag at the claimed end."""
+        if not self._claimed - _TAG <= self._at < self._claimed:
+            return super()._read(most)
+        read = bytes(min(most, self._claimed - self._at))
+        self._at += len(read)
+        return read
+
+
+def _last_frame(file: IO[bytes], begin: int, end: int, in_time: Callable[[], None]) -> int | None:
+    """Find the end of the last whole frame of a part of an MP3 file.
+
+    Returns None if all frames have the same bit rate, or if there is much between or behind them
+    that is neither a frame nor a tag.
+    """
+    at = last = _behind_tags(file, begin)
+    rates = set()
+    while at < end:
+        in_time()
+        head = _bytes(file, at, 4)
+        if size := _frame_size(head):
+            if at + size > end:  # it is cut off
+                break
+            rates.add(head[2] >> 4)
+            at = last = at + size
+        elif (after := _behind_tags(file, at)) > at:
+            at = after
+        else:
+            break
+    return last if len(rates) > 1 and end - at <= STRAY else None
+
+
+def _frame_size(head: bytes) -> int:
+    """Return the size of an MP3 frame in bytes, from its first four; 0 if it is none."""
+    if not _MP3.match(head) or head[2] >> 2 & 3 == 3:
+        return 0
+    version = head[1] >> 3 & 3
+    rate = (44_100, 48_000, 32_000)[head[2] >> 2 & 3] >> (2, 0, 1, 0)[version]
+    kilobits = (_MPEG_1 if version == 3 else _MPEG_2)[head[2] >> 4]
+    return (144_000 if version == 3 else 72_000) * kilobits // rate + (head[2] >> 1 & 1)
 
 
 def _declared_bytes(file: IO[bytes], start: int) -> int:
@@ -366,6 +433,10 @@ def _places(
                 found = at + match.start()
                 yield found
         at += max(1, len(block) - _LONGEST) if len(block) == _BLOCK else len(block)
+
+
+def _longer(file: IO[bytes], begin: int, end: int) -> IO[bytes]:
+    return cast("IO[bytes]", _Longer(file, begin, end))
 
 
 def _range(file: IO[bytes], begin: int, end: int) -> IO[bytes]:
