@@ -6,7 +6,7 @@ import pandas as pd
 
 from pipeline import evidence
 from pipeline.data import annotations
-from pipeline.data.datasets import folder, folds, grouping, metadata, naming
+from pipeline.data.datasets import copies, folder, folds, grouping, metadata, naming
 from pipeline.params import DatasetParams
 
 
@@ -66,6 +66,7 @@ def remarks(root: Path, clips: pd.DataFrame, settings: DatasetParams, grouped_by
     unit = evidence.unit({"grouped_by": grouped_by})
     warnings = [
         (_unused_column(root) or naming.warning(clips)) if unasked else "",
+        copies.remark(clips, unit),
         annotations.unlabelled(clips),
         evidence.too_few(rare, clips["label"].nunique(), unit=unit),
     ]

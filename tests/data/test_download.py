@@ -387,7 +387,9 @@ def test_a_sound_with_two_labels_is_rejected_under_both(setup: Setup) -> None:
     # another format and two equal channels, but the same sound
     soundfile.write(sounds / "dog/copy.flac", np.repeat(samples[:, :1], 2, axis=1), rate)
     setup(max_rejected=0.1)
-    assert ": 40 clips of" in download.main()
+    line = download.main()
+    assert ": 40 clips of" in line
+    assert "dog/copy.flac holds the same sound as dog/2.wav, so both count as one recording" in line
     end = "delete the wrong one."
     assert rejected() == {
         "cat/copy.wav": f"The same sound is there as dog/1.wav, with the label dog: {end}",

@@ -15,6 +15,9 @@ from pipeline import cpus
 from pipeline.errors import UserError
 from pipeline.sound import decoding
 
+COLUMN = "copy_of"
+"""Column that a table of clips has in addition if recordings share a sound: the other file."""
+
 
 def identical(root: Path, paths: Iterable[str]) -> list[list[str]]:
     """Find the files that hold the same samples, whatever their format and their tags.
@@ -79,6 +82,49 @@ def joined(recordings: pd.Series, groups: Iterable[list[str]]) -> pd.Series:
         if len(names) > 1:
             recordings = recordings.mask(recordings.isin(names), min(names))
     return recordings
+
+
+def originals(recordings: pd.Series, groups: Iterable[list[str]]) -> pd.Series:
+    """Name the first of the files with the same sound for those that are in another recording.
+
+    Parameters
+    ----------
+    recordings, groups
+        As for :func:`joined`.
+
+    Returns
+    -------
+    Series of str
+        By path; null for all other files.
+    """
+    found = {
+        path: group[0]
+        for group in groups
+        for path in group[1:]
+        if recordings[path] != recordings[group[0]]
+    }
+    return pd.Series(found, recordings.index, dtype="str")
+
+
+def remark(clips: pd.DataFrame, unit: str) -> str:
+    """Say which recordings were joined because they share a sound; empty if none were.
+
+    Parameters
+    ----------
+    clips : DataFrame
+        ``path``, and :data:`COLUMN` if there are any.
+    unit : str
+        What clips that stay together make, such as ``group``.
+    """
+    rows = clips.dropna(subset=COLUMN) if COLUMN in clips else clips[:0]
+    if rows.empty:
+        return ""
+    path, original = rows[["path", COLUMN]].iloc[0]
+    more = f", and there {'is' if len(rows) == 2 else 'are'} {len(rows) - 1} more such"
+    return (
+        f"{path} holds the same sound as {original}, so both count as one {unit}"
+        f"{more if len(rows) > 1 else ''}: delete copies that are there by mistake."
+    )
 
 
 def check_folds(folds: pd.Series, groups: Iterable[list[str]]) -> None:

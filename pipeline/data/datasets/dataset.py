@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from pipeline.data import annotations
+from pipeline.data.datasets import copies
 from pipeline.data.datasets.metadata import COLUMNS, check_names, check_text
 from pipeline.errors import UserError
 from pipeline.params import DatasetName, DatasetParams
@@ -106,8 +107,9 @@ class Dataset:
         DataFrame
             Sorted by ``path`` (POSIX, relative to `root`), with ``label``, ``fold`` (a whole
             number), ``recording`` (what the clip was cut from) and ``salience`` (1 foreground,
-            2 background), and :data:`pipeline.data.annotations.COLUMNS` if parts of recordings are
-            labelled. Unknown values are null. Clips without a label or a file are listed too.
+            2 background), :data:`pipeline.data.annotations.COLUMNS` if parts of recordings are
+            labelled, and :data:`pipeline.data.datasets.copies.COLUMN` if recordings share a sound.
+            Unknown values are null. Clips without a label or a file are listed too.
 
         Raises
         ------
@@ -115,8 +117,8 @@ class Dataset:
             When the table is damaged, or contains a path that leads out of `root`.
         """
         table = self.read(root, params)
-        of_parts = [name for name in annotations.COLUMNS if name in table]
-        table = table.reindex(columns=[*COLUMNS, *of_parts]).dropna(subset="path")
+        more = [name for name in (*annotations.COLUMNS, copies.COLUMN) if name in table]
+        table = table.reindex(columns=[*COLUMNS, *more]).dropna(subset="path")
         table = table.astype({"fold": "Int64", "salience": "Int64"})
         check_names(table["path"])
         for column in ("label", "recording"):

@@ -69,9 +69,13 @@ def read(root: Path, params: DatasetParams) -> pd.DataFrame:
     used = table["label"].notna() | has_parts
     alone = grouping.recordings(table, used, params.folder.group)
     identical = copies.identical(root, table["path"])
-    table["recording"] = copies.joined(alone.set_axis(table["path"]), identical).to_numpy()
+    alone = alone.set_axis(table["path"])
+    originals = copies.originals(alone, identical)
+    table["recording"] = copies.joined(alone, identical).to_numpy()
     table["fold"] = whole_numbers(table["fold"], "The fold of a clip")
     table = table[["path", *GIVEN]]
+    if originals.notna().any():
+        table[copies.COLUMN] = originals.to_numpy()
     copies.check_folds(table.set_index("path")["fold"], identical)
     table = annotations.expand(table, annotated)
 
