@@ -168,6 +168,11 @@ def read() -> Features:
         When a file is missing or the files do not belong together.
     """
     index = tables.read(paths.FEATURE_INDEX, (*COLUMNS, "window"))
+    if sorted(index["label"].unique()) != tables.read_json(paths.DATASET)["labels"]:
+        raise UserError(
+            f"{paths.FEATURES.parent} has the features of other clips than those in {paths.AUDIO}:"
+            " run `dvc repro`."
+        )
     spec = FeatureSpec.load(paths.FEATURE_SPEC)
     try:
         array = np.load(paths.FEATURES, mmap_mode="r")

@@ -63,6 +63,7 @@ def write(record: runs.Record, run_id: str) -> float:
     card = tables.read_json(paths.DATASET)
     clips = tables.read(paths.CLIPS)
     predictions = tables.read(paths.PREDICTIONS)
+    runs.check_clips(record, card)
     figures = runs.figures(record)
     classes = tables.read(paths.PER_CLASS)
     unit = evidence.unit(card)

@@ -21,6 +21,7 @@ def main() -> str:
     card = tables.read_json(paths.DATASET)
     labels = card["labels"]
     record = runs.read()
+    runs.check_clips(record, card)
     features = read_features()
     folds = split.by_fold(features.index, int(record.tags["split.test_fold"]))
     spec = FeatureSpec.load(paths.MODEL_SPEC)

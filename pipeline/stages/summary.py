@@ -11,14 +11,16 @@ from rich.table import Table
 
 from pipeline import evidence, params, paths, tables
 from pipeline.registry import served
-from pipeline.tracking import store
+from pipeline.tracking import runs, store
 
 
 def main() -> str:
     """Print the table; return the closing line."""
     card = tables.read_json(paths.DATASET)
     unit = evidence.unit(card)
-    figures = tables.read_json(paths.METRICS)
+    record = runs.read()
+    runs.check_clips(record, card)
+    figures = runs.figures(record)
     rows = served.rows(store.connect(), params.load())
     console = Console()
     table = Table(show_header=False, box=None, padding=(0, 2))

@@ -342,6 +342,20 @@ def figures(record: Record) -> dict[str, Any]:
     return measured
 
 
+def check_clips(record: Record, card: Mapping[str, Any]) -> None:
+    """Refuse a model that was trained on other clips than those that are in ``data/``.
+
+    Raises
+    ------
+    UserError
+    """
+    if record.tags["dataset.sha256"] != card["sha256"]:
+        raise UserError(
+            f"{paths.MODEL} was trained on clips of {record.tags['dataset.name']} that differ from"
+            f" those of {card['name']} in {paths.AUDIO}: run `dvc repro`."
+        )
+
+
 def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
     """Return those of the figures that are numbers, which MLflow can keep as metrics."""
     return {key: float(value) for key, value in figures.items() if not isinstance(value, str)}

@@ -206,6 +206,19 @@ def test_figures_of_another_model_are_not_registered(used: Repository) -> None:
     assert "reports/metrics.json has the figures of another model" in done.stdout
 
 
+def test_outputs_of_two_datasets_are_not_mixed(used: Repository) -> None:
+    described = used.folder / "data" / "dataset.json"
+    card = json.loads(described.read_text())
+    described.unlink()  # it may be a link into the cache
+    card |= {"name": "folder", "sha256": "0" * 64, "labels": ["cat", "dog"]}
+    described.write_text(json.dumps(card))
+    for command in ("summary", "report", "evaluate", "train", "tune", "crossval"):
+        done = used.run(f"python -m pipeline {command}")
+        assert done.returncode == 1, command
+        assert "run `dvc repro`." in done.stdout, done.stdout
+        assert "Traceback" not in done.stdout, done.stdout
+
+
 def chain(repository: Repository, reference: str, **environment: str) -> dict[str, Any]:
     """The one chain that `lineage --json` prints."""
     done = repository.run(f"python -m pipeline lineage {reference} --json", **environment)
