@@ -25,7 +25,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from pipeline import params, paths, tables
+from pipeline import evidence, params, paths, tables
 from pipeline.errors import UserError
 from pipeline.registry import champions, names, served
 from pipeline.serving import bundle, classifier, psi
@@ -368,7 +368,7 @@ def compare(network: "keras.Model", exported: Classifier, clips: "Floats | None"
         clips = np.stack([extract(window, spec) for window in noise])
         on = f"{len(clips)} windows of noise, because this machine does not have the test clips"
     else:
-        on = f"{len(clips)} test windows"
+        on = evidence.count(len(clips), "test window")
     largest = 0.0
     for first in range(0, len(clips), CHUNK):
         chunk = clips[first : first + CHUNK]
