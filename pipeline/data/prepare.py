@@ -1,5 +1,6 @@
 """Keep the clips that can be used, copy them, and describe the dataset that they make."""
 
+import difflib
 import hashlib
 import math
 import shutil
@@ -11,7 +12,7 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from pipeline import cpus, paths, tables
+from pipeline import cpus, evidence, paths, tables
 from pipeline.data import annotations, inventory
 from pipeline.data.datasets import Dataset, copies
 from pipeline.data.datasets.folds import FEWEST
@@ -93,9 +94,14 @@ def check(table: pd.DataFrame) -> None:
         )
     spread = table.groupby("label")["fold"].nunique()
     if spread.min() < FEWEST:
+        label = str(spread.idxmin())
+        others = {other.casefold(): other for other in labels if other != label}
+        near = difflib.get_close_matches(label.casefold(), others, n=1, cutoff=0.8)
+        meant = f", or write {others[near[0]]} if that is meant" if near else ""
+        number = evidence.count(spread.min(), "fold")
         raise UserError(
-            f"The label {spread.idxmin()} is in {spread.min()} folds and {FEWEST} are"
-            " needed to train, validate and test it: add recordings or leave the label out."
+            f"The label {label} is in {number} and {FEWEST} are needed to train, validate and test"
+            f" it: add recordings or leave the label out{meant}."
         )
 
 

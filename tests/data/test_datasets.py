@@ -344,7 +344,11 @@ GOOD = [(label, fold, f"{label}{fold}") for label in ("cat", "dog") for fold in 
         (table(*GOOD, ("cat", None, "cat9")), "6.wav has a label but no fold"),
         (table(*GOOD, ("cat", 3, "dog1")), "recording dog1 is in 2 folds"),
         (table(*GOOD[:2], *GOOD[3:5]), "in 2 folds and 3 are needed"),
-        (table(*GOOD, ("owl", 1, "owl1")), "label owl is in 1 folds"),
+        (table(*GOOD, ("owl", 1, "owl1")), "label owl is in 1 fold and .* label out\\.$"),
+        (
+            table(*GOOD, ("Dog", 1, "owl1")),
+            "label Dog is in 1 fold .* write dog if that is meant",
+        ),
     ],
 )
 def test_what_cannot_be_split_is_refused(clips: pd.DataFrame, sentence: str) -> None:
