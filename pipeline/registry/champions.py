@@ -224,13 +224,18 @@ def _lost_race(error: BaseException) -> bool:
     return isinstance(error, MlflowException) and error.error_code == "BAD_REQUEST"
 
 
-@retry(retry=retry_if_exception(_lost_race), stop=stop_after_attempt(3), reraise=True)
-def set_alias(client: MlflowClient, name: str, alias: str, version: str) -> None:
-    """Set an alias of a registered model, even if somebody else sets it at the same moment.
+retry_lost_race = retry(
+    retry=retry_if_exception(_lost_race), stop=stop_after_attempt(3), reraise=True
+)
+"""Try again if somebody else has set the same alias or tag at the same moment.
 
-    MLflow inserts an alias that does not exist yet. If two people do so at once, one of them gets
-    an error; the second attempt finds the alias and updates it.
-    """
+MLflow inserts what does not exist yet. If two people do so at once, one of them gets an error; the
+second attempt finds it and updates it."""
+
+
+@retry_lost_race
+def set_alias(client: MlflowClient, name: str, alias: str, version: str) -> None:
+    """Set an alias of a registered model."""
     client.set_registered_model_alias(name, alias, version)
 
 

@@ -247,7 +247,13 @@ def set_tags(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) 
     """Set those tags of a version that differ."""
     for key, value in tags.items():
         if version.tags.get(key, "") != value:
-            client.set_model_version_tag(version.name, version.version, key, value)
+            set_tag(client, version, key, value)
+
+
+@champions.retry_lost_race
+def set_tag(client: MlflowClient, version: ModelVersion, key: str, value: str) -> None:
+    """Set a tag of a version."""
+    client.set_model_version_tag(version.name, version.version, key, value)
 
 
 def describe(
@@ -278,7 +284,7 @@ def describe(
         return
     client.log_text(version.run_id, card, CARD)
     client.update_model_version(version.name, version.version, modelcard.brief(facts))
-    client.set_model_version_tag(version.name, version.version, CARD_SHA256, digest)
+    set_tag(client, version, CARD_SHA256, digest)
 
 
 def _facts(

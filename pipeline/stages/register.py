@@ -41,7 +41,7 @@ def main() -> str:
         tags = {versions.TABLE: decision.table, versions.AGAINST: decision.against or ""}
         versions.set_tags(client, version, tags)
         versions.describe(client, version, record, decision.reason)
-        client.set_model_version_tag(name, version.version, versions.DECISION, decision.reason)
+        versions.set_tag(client, version, versions.DECISION, decision.reason)
     else:
         versions.describe(client, version, record, version.tags[versions.DECISION])
     version = client.get_model_version(name, version.version)
