@@ -2,7 +2,9 @@
 
 import json
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 import optuna
 import pytest
 from mlflow import MlflowClient
+
+from pipeline.registry import versions
 
 from . import servers
 from .conftest import Repository, checkout
@@ -177,6 +181,21 @@ def test_several_registrations_at_once_lose_nothing(
     # registering again changes nothing
     at_once([(repository, "python -m pipeline register") for repository in everyone], team)
     assert len(team.client.search_model_versions("name = 'at-once'")) == 3
+
+
+def test_a_tag_that_several_set_at_once_is_set(first: Repository, team: Team) -> None:
+    mine = team.client.search_model_versions(f"name = '{NAME}'")[0]
+    together = threading.Barrier(4, timeout=60)
+
+    def set_all(value: str) -> None:
+        for number in range(20):
+            together.wait()
+            versions.set_tag(team.client, mine, f"tag {number}", value)
+
+    with ThreadPoolExecutor(4) as people:
+        list(people.map(set_all, "abcd"))
+    tags = team.client.get_model_version(NAME, mine.version).tags
+    assert all(tags[f"tag {number}"] in "abcd" for number in range(20))
 
 
 def test_several_studies_at_once_lose_nothing(
