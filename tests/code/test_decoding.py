@@ -217,6 +217,20 @@ APE = b"APETAGEX" + struct.pack("<IIII", 2_000, 9_000, 0, 1 << 31) + bytes(8 + 9
 TAGS = [b"TAG" + b"x" * 125, APE, ART, APE + b"TAG" + b"x" * 125, b"LYRICSBEGIN" + b"la" * 9_000]
 
 
+def are_decoded_in_turn(parts: list[bytes], together: bytes, file: Path) -> None:
+    """Check that a file of several parts, 2.2 s in all, is decoded as the parts one by one are."""
+    file.write_bytes(together)
+    separate = np.concatenate([decoding.load(part, RATE) for part in parts])
+    for source in (together, file):
+        assert decoding.probe(source).seconds == pytest.approx(2.2, abs=0.01)
+        np.testing.assert_array_equal(decoding.load(source, RATE), separate)
+        in_blocks = np.concatenate(list(decoding.blocks(source, 16_000)))
+        np.testing.assert_array_equal(decoding.load(source, 16_000), in_blocks)
+    assert decoding.load(together, RATE, max_seconds=0.6).shape == (int(0.6 * RATE),)
+    with pytest.raises(decoding.LimitError):
+        decoding.load(together, RATE, limits=decoding.Limits(seconds=1.0))
+
+
 @pytest.mark.parametrize("kind", ["flac", "mp3"])
 @pytest.mark.parametrize("between", [b"", ART, TAGS[0], TAGS[3]])
 def test_joined_files_are_decoded_one_after_the_other(
@@ -224,17 +238,7 @@ def test_joined_files_are_decoded_one_after_the_other(
 ) -> None:
     parts = [joinable(kind, 0.5), joinable(kind, 1.0), joinable(kind, 0.7)]
     joined = between.join(parts)
-    file = tmp_path / "clip"
-    file.write_bytes(joined)
-    separate = np.concatenate([decoding.load(part, RATE) for part in parts])
-    for source in (joined, file):
-        assert decoding.probe(source).seconds == pytest.approx(2.2, abs=0.01)
-        np.testing.assert_array_equal(decoding.load(source, RATE), separate)
-        in_blocks = np.concatenate(list(decoding.blocks(source, 16_000)))
-        np.testing.assert_array_equal(decoding.load(source, 16_000), in_blocks)
-    assert decoding.load(joined, RATE, max_seconds=0.6).shape == (int(0.6 * RATE),)
-    with pytest.raises(decoding.LimitError):
-        decoding.load(joined, RATE, limits=decoding.Limits(seconds=1.0))
+    are_decoded_in_turn(parts, joined, tmp_path / "clip")
 
 
 @pytest.mark.parametrize("between", [b"", *TAGS[:4]])
@@ -349,17 +353,7 @@ def test_joined_damaged_and_cut_files_are_decoded_or_refused(
 def test_chained_ogg_parts_are_decoded_one_after_the_other(codec: str, tmp_path: Path) -> None:
     parts = [ogg(codec, 0.5), ogg(codec, 1.0), ogg(codec, 0.7)]
     chained = b"".join(parts)
-    file = tmp_path / "clip.ogg"
-    file.write_bytes(chained)
-    separate = np.concatenate([decoding.load(part, RATE) for part in parts])
-    for source in (chained, file):
-        assert decoding.probe(source).seconds == pytest.approx(2.2, abs=0.01)
-        np.testing.assert_array_equal(decoding.load(source, RATE), separate)
-        in_blocks = np.concatenate(list(decoding.blocks(source, 16_000)))
-        np.testing.assert_array_equal(decoding.load(source, 16_000), in_blocks)
-    assert decoding.load(chained, RATE, max_seconds=0.6).shape == (int(0.6 * RATE),)
-    with pytest.raises(decoding.LimitError):
-        decoding.load(chained, RATE, limits=decoding.Limits(seconds=1.0))
+    are_decoded_in_turn(parts, chained, tmp_path / "clip.ogg")
 
 
 def test_a_chain_of_different_codecs_at_one_rate_is_decoded() -> None:

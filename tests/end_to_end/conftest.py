@@ -61,6 +61,18 @@ class Repository:
             check=False,
         )
 
+    def start(self, command: str, **environment: str) -> "subprocess.Popen[str]":
+        """Start a command line cold, in a session of its own, as a terminal would."""
+        return subprocess.Popen(
+            command.split(),
+            cwd=self.folder,
+            env=self.environment(**environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
     def ok(self, command: str, **environment: str) -> str:
         """Run a command that has to succeed and return what it printed."""
         done = self.run(command, **environment)

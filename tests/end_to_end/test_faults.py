@@ -57,15 +57,7 @@ def direct(line: Line) -> MlflowClient:
 
 
 def start(repository: Repository, command: str, line: Line) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        command.split(),
-        cwd=repository.folder,
-        env=repository.environment(MLFLOW_TRACKING_URI=line.url, **QUICK),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    return repository.start(command, MLFLOW_TRACKING_URI=line.url, **QUICK)
 
 
 @pytest.mark.parametrize("fault", ["gone", "slow", "error", "kill"])
@@ -160,15 +152,7 @@ def test_a_search_is_stopped_by_one_press_of_the_keys(
 ) -> None:
     repository = featurized.copy(tmp_path / "clone")
     repository.set(tune__trials=50)
-    process = subprocess.Popen(
-        ["dvc", "repro", "tune"],
-        cwd=repository.folder,
-        env=repository.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    process = repository.start("dvc repro tune")
     study = repository.folder / "optuna.db"
     deadline = time.monotonic() + 240
     while not study.exists() or reported(study) < epochs:

@@ -66,7 +66,7 @@ class Killer:
 
     def kill(self, stage: str, share: float, command: str) -> None:
         """Start a stage and kill it after a share of its usual time, unless it has ended."""
-        process = start(self.repository, command)
+        process = self.repository.start(command)
         try:
             process.communicate(timeout=share * self.seconds[stage])
         except subprocess.TimeoutExpired:
@@ -89,18 +89,6 @@ def commands(stage: str) -> tuple[str, str]:
     """Return the two ways to start a stage: by DVC and directly."""
     by_dvc = "crossval/dvc.yaml" if stage == "crossval" else stage
     return f"dvc repro {by_dvc}", f"python -m pipeline {stage}"
-
-
-def start(repository: Repository, command: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        command.split(),
-        cwd=repository.folder,
-        env=repository.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def archive(file: Path) -> Path:
@@ -140,7 +128,7 @@ def uninterrupted(
     seconds = {}
     for stage in stages:
         started = time.monotonic()
-        process = start(repository, commands(stage)[directly])
+        process = repository.start(commands(stage)[directly])
         output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
         seconds[stage] = time.monotonic() - started
