@@ -29,6 +29,9 @@ SECONDS = 10.0
 FRAME = 2048
 """Samples of a frame of this measurement."""
 
+LONGER = 2
+"""Length of a window, as a multiple of the clips', from which a shorter one is proposed."""
+
 EMPTY = 0.4
 """Share of the spectrum that must be empty before a proposal is worth reading."""
 
@@ -57,8 +60,10 @@ def bandwidth(waveform: NDArray[np.float32], sample_rate: int, top_db: float) ->
     return float(present[-1] * sample_rate / FRAME) if present.size else 0.0
 
 
-def remarks(files: Sequence[Path], settings: FeatureParams, spec: FeatureSpec) -> list[str]:
-    """Propose other sampling settings if the clips leave much of the spectrum empty.
+def remarks(
+    files: Sequence[Path], settings: FeatureParams, spec: FeatureSpec, clip_seconds: float
+) -> list[str]:
+    """Propose other settings if the clips leave much of the window or of the spectrum empty.
 
     Parameters
     ----------
@@ -67,12 +72,29 @@ def remarks(files: Sequence[Path], settings: FeatureParams, spec: FeatureSpec) -
     settings : FeatureParams
     spec : FeatureSpec
         Made from `settings`.
+    clip_seconds : float
+        The dataset's clip length.
 
     Returns
     -------
     list of str
-        A sentence with the command that uses the proposal; empty if the settings fit.
+        Sentences with the commands that use the proposals; empty if the settings fit.
     """
+    return [one for one in (_padding(spec, clip_seconds), _band(files, settings, spec)) if one]
+
+
+def _padding(spec: FeatureSpec, clip_seconds: float) -> str:
+    """Propose a shorter window if most of it would be padding; empty if it fits."""
+    if spec.seconds < LONGER * clip_seconds:
+        return ""
+    return (
+        f"The clips are {clip_seconds:g} s long, but a window has {spec.seconds:g} s, and the rest"
+        " is padding. `dvc exp run -S features.seconds=null` makes it as long as the clips."
+    )
+
+
+def _band(files: Sequence[Path], settings: FeatureParams, spec: FeatureSpec) -> str:
+    """Propose a lower sample rate and fewer frequencies; empty if the settings fit."""
     measured = [
         bandwidth(decoding.load(file, spec.sample_rate, SECONDS), spec.sample_rate, spec.top_db)
         for file in files[:: math.ceil(len(files) / CLIPS)]
@@ -81,15 +103,15 @@ def remarks(files: Sequence[Path], settings: FeatureParams, spec: FeatureSpec) -
     highest = float(np.quantile(measured, 0.9, method="higher"))
     half = spec.fmax or spec.sample_rate / 2
     if not 0 < highest < (1 - EMPTY) * half:
-        return []
+        return ""
     changes = propose(highest, settings, spec)
     if not changes:
-        return []
+        return ""
     options = " ".join(f"-S features.{key}={value}" for key, value in changes.items())
-    return [
+    return (
         f"The clips contain nothing above {highest / 1000:.1f} kHz, but the bands reach up to"
         f" {half / 1000:.1f} kHz. `dvc exp run {options}` fits the features to the clips."
-    ]
+    )
 
 
 def propose(highest: float, settings: FeatureParams, spec: FeatureSpec) -> dict[str, Any]:

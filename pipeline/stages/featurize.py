@@ -55,7 +55,9 @@ def main() -> str:
     ):
         index = feature_store.write(clips[list(feature_store.COLUMNS)], features, spec)
     line = _line(len(files), sound, len(index), spec, time.monotonic() - started)
-    return evidence.lines(line, sampling.remarks(files, settings.features, spec))
+    return evidence.lines(
+        line, sampling.remarks(files, settings.features, spec, card["clip_seconds"])
+    )
 
 
 def _line(clips: int, sound: float, windows: int, spec: FeatureSpec, took: float) -> str:

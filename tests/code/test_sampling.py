@@ -37,7 +37,15 @@ def settings(**changes: object) -> FeatureParams:
 
 
 def remarks(files: list[Path], chosen: FeatureParams) -> list[str]:
-    return sampling.remarks(files, chosen, make_spec(chosen, 2.0))
+    return sampling.remarks(files, chosen, make_spec(chosen, 2.0), 2.0)
+
+
+def test_a_window_that_is_mostly_padding_gets_a_proposal(tmp_path: Path) -> None:
+    files = clips(tmp_path, 22_050, 22_050)
+    (remark,) = remarks(files, settings(seconds=4.0))
+    assert "The clips are 2 s long, but a window has 4 s" in remark
+    assert "`dvc exp run -S features.seconds=null`" in remark
+    assert remarks(files, settings(seconds=3.0)) == remarks(files, settings(seconds=1.0)) == []
 
 
 @pytest.mark.parametrize("saved", [8_000, 44_100])
