@@ -1,6 +1,6 @@
 """List the files of a dataset that are not used, and why, so that none is lost without a word."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -37,8 +37,8 @@ def others(root: Path, table: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame
     known = set(table["path"])
     used = _used_for_parts(root, table)
     rows = [
-        (path, used[path], OTHER) if path in used else _row(path, why)
-        for path, why in _below(root)
+        (path, used[path], OTHER) if path in used else _row(path, _lost(root / path) or why)
+        for path, why in files.below(root)
         if path not in known
     ]
     dropped = known - set(clips["path"])
@@ -46,11 +46,11 @@ def others(root: Path, table: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _below(root: Path) -> Iterator[tuple[str, str | None]]:
-    """List every file as :func:`pipeline.sound.files.below`, and say which have labels of parts."""
-    for path, why in files.below(root):
-        lost = why and (root / path).is_file() and annotations.is_annotation(root / path)
-        yield path, "It labels parts, but there is no sound file of its name." if lost else why
+def _lost(file: Path) -> str | None:
+    """Say that a file has labels of parts, but no recording; None if it has no labels."""
+    if file.is_file() and annotations.is_annotation(file):
+        return "It labels parts, but there is no sound file of its name."
+    return None
 
 
 def _used_for_parts(root: Path, table: pd.DataFrame) -> dict[str, str]:
