@@ -1,6 +1,5 @@
 """Read a folder of your own recordings: labels, groups and folds from names, or from a table."""
 
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -102,13 +101,7 @@ def _updated(table: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
 
 def _matches(paths: list[str], params: FolderParams) -> pd.DataFrame:
     """Return what the groups of ``dataset.folder.pattern`` find, one column each."""
-    pattern = str(params.pattern)
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise UserError(
-            f"dataset.folder.pattern {pattern!r} is not a regular expression ({error}): correct it."
-        ) from None
+    expression = grouping.compiled(str(params.pattern), "dataset.folder.pattern")
     groups = expression.groupindex.keys()
     if not groups:
         raise UserError(

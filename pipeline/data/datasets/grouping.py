@@ -111,6 +111,16 @@ def described(by: str, clips: pd.DataFrame) -> str:
     return f"clips grouped by {by}: {evidence.count(clips['recording'].nunique(), 'group')}"
 
 
+def compiled(pattern: str, key: str) -> "re.Pattern[str]":
+    """Compile the regular expression in a key of ``params.yaml``; raise UserError if it is none."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise UserError(
+            f"{key} {pattern!r} is not a regular expression ({error}): correct it."
+        ) from None
+
+
 def _expression(group: str, columns: list[str]) -> "re.Pattern[str]":
     """Compile `group`, which is a regular expression if it is valid at all."""
     if "(" not in group and re.search(r"[\\\[\]^$.*+?|]", group):
@@ -125,12 +135,7 @@ def _expression(group: str, columns: list[str]) -> "re.Pattern[str]":
             f"dataset.folder.group is {group!r}, but neither clips.csv nor dataset.folder.pattern"
             f" has a column of this name: {hint}"
         )
-    try:
-        expression = re.compile(group)
-    except re.error as error:
-        raise UserError(
-            f"dataset.folder.group {group!r} is not a regular expression ({error}): correct it."
-        ) from None
+    expression = compiled(group, "dataset.folder.group")
     named = len(expression.groupindex)
     if named != 1 and (named or expression.groups != 1):
         raise UserError(

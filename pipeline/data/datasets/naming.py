@@ -11,10 +11,8 @@ from pathlib import PurePosixPath
 
 import pandas as pd
 
+from pipeline.data.datasets import folds
 from pipeline.data.datasets.grouping import FILE, PARENT
-
-FEWEST = 3
-"""Fewest different values: three folds are needed, and each one holds other values."""
 
 REPEATED = 0.1
 """Smallest share of the files whose value another file has too. Chance gives far less: among 3,000
@@ -66,7 +64,7 @@ class Sign:
         """Whether it has enough values, which are more than the label or a split in other words."""
         # "dev" is a split, and the name of a person
         splits = self.parts.str.fullmatch(_SPLITS).mean() >= MOSTLY
-        return self.parts.nunique() >= FEWEST and not splits and self.varies(labels)
+        return self.parts.nunique() >= folds.FEWEST and not splits and self.varies(labels)
 
     def varies(self, labels: pd.Series) -> bool:
         """Whether most labels have several values."""
