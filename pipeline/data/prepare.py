@@ -140,11 +140,11 @@ def measure(
         path, labelled = clip
         if path in problems:
             return {"reason": problems[path]}
+        file = annotations.file_of(root, path)
+        if not file.is_file():  # whether it has a label or not, or the files do not add up
+            return {"reason": MISSING}
         if not labelled:
             return {"reason": UNLABELLED}
-        file = annotations.file_of(root, path)
-        if not file.is_file():
-            return {"reason": MISSING}
         try:
             info = decoding.probe(file, min_seconds)
         except decoding.AudioError as error:

@@ -417,6 +417,14 @@ def test_too_many_bad_clips_stop_the_check_as_soon_as_it_is_certain(setup: Setup
     assert len(rejected()) == 4
 
 
+def test_a_missing_file_is_counted_as_missing_even_if_it_has_no_label(setup: Setup) -> None:
+    sounds = own(paths.SOUNDS)
+    (sounds / "clips.csv").write_text("path,note\ncat/1.wav,loud\ncat/gone.wav,lost\n")
+    setup()
+    assert "1 rejected (1 missing), 1 other file;" in download.main()
+    assert tables.read_json(paths.SUMMARY)["files"] == 41  # 40 clips and the table
+
+
 def test_a_column_of_the_table_that_may_name_groups_is_pointed_out(setup: Setup) -> None:
     sounds = own(paths.SOUNDS)
     rows = [f"{label}/{n}.wav,{'abc'[n % 3]}" for label in ("cat", "dog") for n in range(20)]
