@@ -64,7 +64,7 @@ def _hash(path: Path, most: int | None) -> str | None:
 
 
 def joined(recordings: pd.Series, groups: Iterable[list[str]]) -> pd.Series:
-    """Make one recording of those that share a file.
+    """Make one recording of those that share a sound.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ def read(root: Path, params: DatasetParams) -> pd.DataFrame:
     The label, fold and recording of a clip come from ``clips.csv``; what it does not give comes
     from ``dataset.folder.pattern``, applied to the path. Otherwise the label is the first folder of
     the path, and every file counts as a recording of its own. ``dataset.folder.group`` says which
-    clips belong together instead. Recordings that share an identical file are one. If no clip has a
+    clips belong together instead. Recordings that share a sound are one. If no clip has a
     fold, folds are made so that recordings stay whole and labels are spread evenly; the same files
     always give the same folds.
 
